@@ -52,7 +52,7 @@ chart-check: develop $(BIN)/helm  ## lint, render and validate the Helm chart; c
 	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile tests/chart
 
 # What checkov is not asked for: the namespace is the one that Helm installs into; digests are the operator's to name, and
-# tags are exact, so nothing is to be pulled anew; limits of processors would throttle; settings are
+# tags are exact, so nothing needs to be pulled again; limits of processors would throttle; settings are
 # variables; OpenShift chooses users itself.
 CHECKOV := checkov==3.3.30
 PASSED_OVER := CKV_K8S_21,CKV_K8S_43,CKV_K8S_15,CKV_K8S_11,CKV_K8S_35,CKV_K8S_40,CKV_DOCKER_7

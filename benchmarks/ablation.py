@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from benchmarks.arguments import read_arguments
 from benchmarks.figures import drawn_samples, over_folds, ranked, tell
 from lesionnets import checkpoint
 from lesionnets.data.batches.in_memory import Album, load_album
@@ -47,10 +48,7 @@ def main() -> None:
     parser.add_argument("--row", action="append", choices=list(ROWS), help="all, if none is named")
     parser.add_argument("--seed", type=int, default=2017)
     parser.add_argument("--work", type=Path, help="keeps the runs; what is there is resumed")
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    if not asked.smoke and asked.data is None:
-        parser.error("--data is missing: name images, or take --smoke")
+    asked = read_arguments(parser)
     with TemporaryDirectory() as scratch:
         work = asked.work or Path(scratch)
         if asked.smoke:

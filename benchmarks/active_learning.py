@@ -5,7 +5,7 @@
 
 The encoder is ImageNet's and stays as it is (EfficientNet-Lite0, on the view of the lesion and that of the
 picture, with experts' masks): it has seen no label of these images, as the encoder that ships has. So an image is
-a vector once and for all, and a classifier is a logistic regression, which a seed can afford anew after each plan.
+a vector once and for all, and a classifier is a logistic regression, which is cheap to refit after each plan.
 
 A seed halves the labelled images at random: one half may be chosen from, the other one, and all of val, is
 measured on. Plans are made as ``dermbatch review plan`` makes them, 25 images at a time, each with the classifier
@@ -33,6 +33,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.arguments import read_arguments
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.records.plan import Strategy
 from dermbatch.review.choosing import Candidates, Floats, choose, divergence
@@ -66,10 +67,7 @@ def main() -> None:
     parser.add_argument("--embeddings", type=Path, help="written where it is not there, else read")
     parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--json", type=Path, help="figures, to be written")
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    if not asked.smoke and asked.data is None:
-        parser.error("--data is missing: name the folder of the images, or take --smoke")
+    asked = read_arguments(parser)
     plan, sizes = (4, (4, 8)) if asked.smoke else (A_PLAN, (25, *TOLD))
     vectors, labels, held_out = _embedded(asked)
     seeds = 2 if asked.smoke else asked.seeds

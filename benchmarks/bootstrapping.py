@@ -33,6 +33,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arguments import read_arguments
 from benchmarks.figures import Judge, drawn_samples, over_folds, ranked, tell
 from lesionnets.data.augment import augment_pair
 from lesionnets.data.batches.in_memory import balanced
@@ -56,7 +57,7 @@ PAIRS = (("guided", "blind"), ("enhanced", "longer"), ("enhanced", "coarse"))
 
 
 @dataclass(frozen=True)
-class Seen:
+class FrozenFeatures:
     """What the frozen layers see of pictures, with the experts' masks.
 
     Attributes:
@@ -89,10 +90,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2017)
     parser.add_argument("--work", type=Path, help="keeps what each fold has given, to go on from")
     parser.add_argument("--json", type=Path, help="figures, to be written")
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    if not asked.smoke and (asked.data is None or not asked.fold):
-        parser.error("--data or --fold is missing: name images and folds, or take --smoke")
+    asked = read_arguments(parser, folds=True)
     with TemporaryDirectory() as scratch:
         asked.work = asked.work or Path(scratch)
         asked.work.mkdir(parents=True, exist_ok=True)
@@ -166,7 +164,7 @@ def _arms(asked: argparse.Namespace, training: Sequence[Sample], held_out: Seque
 
 
 @torch.inference_mode()
-def look(front: Front, samples: Sequence[Sample], size: int, views: int, seed: int) -> Seen:
+def look(front: Front, samples: Sequence[Sample], size: int, views: int, seed: int) -> FrozenFeatures:
     """What the frozen layers see of so many views of each picture; of the plain picture where there is none."""
     random = np.random.default_rng(seed)
     fine, deep, masks = [], [], []
@@ -181,7 +179,7 @@ def look(front: Front, samples: Sequence[Sample], size: int, views: int, seed: i
     labels = torch.tensor([DIAGNOSES.index(str(one.diagnosis)) for one in samples])
     sources = torch.tensor([source_of(one.image_id) for one in samples])
     often = max(views, 1)
-    return Seen(
+    return FrozenFeatures(
         torch.cat(fine),
         torch.cat(deep),
         torch.cat(masks),
@@ -219,7 +217,9 @@ def _train(
     model.eval()
 
 
-def _segmenter(asked: argparse.Namespace, seen: Seen, where: Callable[[Tensor], Tensor], model: LiteSN) -> LiteSN:
+def _segmenter(
+    asked: argparse.Namespace, seen: FrozenFeatures, where: Callable[[Tensor], Tensor], model: LiteSN
+) -> LiteSN:
     torch.manual_seed(asked.seed)
 
     def loss(rows: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ def _segmenter(asked: argparse.Namespace, seen: Seen, where: Callable[[Tensor], 
     return model
 
 
-def _classifier(asked: argparse.Namespace, seen: Seen, found: Tensor, *, guided: bool) -> LiteMaskCN:
+def _classifier(asked: argparse.Namespace, seen: FrozenFeatures, found: Tensor, *, guided: bool) -> LiteMaskCN:
     """Trained on masks [N, 1, S, S] that were found, half of the time on the expert's where it is guided."""
     torch.manual_seed(asked.seed)
     encoder = EfficientLite(0)
@@ -258,25 +258,25 @@ def _classifier(asked: argparse.Namespace, seen: Seen, found: Tensor, *, guided:
 
 
 @torch.inference_mode()
-def _run_segmenter(model: LiteSN, seen: Seen, where: Callable[[Tensor], Tensor]) -> Tensor:
+def _run_segmenter(model: LiteSN, seen: FrozenFeatures, where: Callable[[Tensor], Tensor]) -> Tensor:
     """Logits [N, 1, S, S]."""
     parts = torch.split(torch.arange(len(seen.labels)), AT_ONCE)
     return torch.cat([model(seen.fine[rows].float(), seen.deep[rows].float(), where(rows)) for rows in parts])
 
 
 @torch.inference_mode()
-def _run_classifier(model: LiteMaskCN, seen: Seen, masks: Tensor) -> tuple[Tensor, Tensor]:
+def _run_classifier(model: LiteMaskCN, seen: FrozenFeatures, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Logits [N, classes] and maps [N, classes, h, w]."""
     parts = torch.split(torch.arange(len(seen.labels)), AT_ONCE)
     told = [model(seen.deep[rows].float(), nn.functional.avg_pool2d(masks[rows], 4)) for rows in parts]
     return torch.cat([logits for logits, _ in told]), torch.cat([maps for _, maps in told])
 
 
-def _where(model: LiteMaskCN, seen: Seen, masks: Tensor) -> Tensor:
+def _where(model: LiteMaskCN, seen: FrozenFeatures, masks: Tensor) -> Tensor:
     return localisation_map(*_run_classifier(model, seen, masks))
 
 
-def _jaccards(found: Tensor, seen: Seen) -> Floats:
+def _jaccards(found: Tensor, seen: FrozenFeatures) -> Floats:
     masks = (found[:, 0] >= 0.5).numpy(), (seen.masks[:, 0] >= 128).numpy()
     return np.array([jaccard(one, truth) for one, truth in zip(*masks, strict=True)])
 

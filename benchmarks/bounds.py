@@ -110,7 +110,7 @@ def peak(pid: int | str) -> int:
     return int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1]) << 10
 
 
-class Watch(threading.Thread):
+class ProcessWatch(threading.Thread):
     """Looks at the processes below this one: their peak memory, and the time of a processor that they have had."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class Watch(threading.Thread):
 
 def one(way: str, path: Path) -> None:
     """Measure one file on one way, and print what came of it."""
-    watch = Watch()
+    watch = ProcessWatch()
     watch.start()
     began = time.monotonic()
     try:

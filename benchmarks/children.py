@@ -65,7 +65,7 @@ def of_program(name: str, process: subprocess.Popen[bytes], log: Path) -> Child:
 
 
 def of_process(process: multiprocessing.process.BaseProcess, log: Path) -> Child:
-    """A process of :func:`spawned`, which may also end by itself when its work is done."""
+    """A process of :func:`spawned`, which may also end when its work is done."""
     return Child(
         process.name, lambda: _sentence(process.name, process.exitcode, log) if process.exitcode else None
     )

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.children import Watch, running, spawned
-from benchmarks.scale import StandIn
+from benchmarks.scale import ResultsBucket
 from dermbatch import layout
 from dermbatch.records.asked import Batch, Earlier
 from dermbatch.records.outcome import FailureRecord, ResultRecord
@@ -160,9 +160,9 @@ def measure(settings: StoreSettings, name: str, images: int, readers: int, compa
 def simulated(name: str, images: int, readers: int) -> Figures:
     """The same without an object store."""
     warm = batch_of("warm", 1)
-    close(StandIn(warm), warm, "finished", 1, readers)  # type: ignore[arg-type]
+    close(ResultsBucket(warm), warm, "finished", 1, readers)  # type: ignore[arg-type]
     batch = batch_of(name, images)
-    return closed(StandIn(batch), batch, readers, alike)  # type: ignore[arg-type]
+    return closed(ResultsBucket(batch), batch, readers, alike)  # type: ignore[arg-type]
 
 
 def closed(

@@ -84,7 +84,7 @@ backend tritons
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DrainOutcome:
     """What became of the images of one way.
 
     Attributes:
@@ -103,9 +103,9 @@ class Outcome:
     permanent: int = 0
     seconds: float = 0.0
 
-    def and_then(self, other: Outcome) -> Outcome:
+    def and_then(self, other: DrainOutcome) -> DrainOutcome:
         """Both together."""
-        return Outcome(
+        return DrainOutcome(
             self.images + other.images,
             self.drains + other.drains,
             self.done + other.done,
@@ -186,7 +186,7 @@ class Drains:
         self._ended = 0.0
         self._deadline = time.monotonic() + _PER_IMAGE * batch.images + (_PER_DRAIN + away) * count
 
-    def run(self) -> Outcome:
+    def run(self) -> DrainOutcome:
         """Drain until all drains are made, and wait for the end of the batch."""
         started = time.monotonic()
         while self._done() == 0 and time.monotonic() < self._deadline:
@@ -223,13 +223,15 @@ class Drains:
     def _closed(self) -> bool:
         return work.closed(self._store, self._batch.name)
 
-    def _outcome(self, seconds: float) -> Outcome:
+    def _outcome(self, seconds: float) -> DrainOutcome:
         if not self._closed():
-            return Outcome(self._batch.images, self._made, self._done(), Counter(not_in_time=1), 0, seconds)
+            return DrainOutcome(self._batch.images, self._made, self._done(), Counter(not_in_time=1), 0, seconds)
         key = layout.summary(self._batch.name)
         summary = BatchSummary.model_validate_json(self._store.get(self._store.bucket, key))
         permanent = sum(record.permanent for record in _failures(self._store, self._batch))
-        return Outcome(self._batch.images, self._made, summary.done, Counter(summary.reasons), permanent, seconds)
+        return DrainOutcome(
+            self._batch.images, self._made, summary.done, Counter(summary.reasons), permanent, seconds
+        )
 
 
 def _failures(store: ObjectStore, batch: Batch) -> Iterator[FailureRecord]:
@@ -277,10 +279,10 @@ def house(folder: Path, way: str, models: Path, slots: int) -> Iterator[tuple[li
 
 def run(
     folder: Path, way: str, models: Path, *, drains: int, images: int, slots: int, away: float = 0.0
-) -> Outcome:
+) -> DrainOutcome:
     """One way: batches of ``images``, until all drains are made."""
     with house(folder, way, models, slots) as (servers, settings):
-        whole = Outcome(0, 0, 0)
+        whole = DrainOutcome(0, 0, 0)
         while whole.drains < drains and whole.done == whole.images:
             name = f"drains-{way}-{whole.images}"
             batch = work.submit_phantoms(ObjectStore(settings.store), name, images, height=96, width=128)
@@ -317,7 +319,7 @@ def main(arguments: list[str]) -> int:
     """Run all ways, print what became of them, and return the exit status."""
     options = parse(arguments)
     share = {"drains": -(-options.drains // len(options.ways)), "images": -(-options.images // len(options.ways))}
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, DrainOutcome] = {}
     with tempfile.TemporaryDirectory(prefix="dermbatch-drains-") as place:
         folder = options.keep or Path(place)
         models = small(folder / "models") if options.small else options.models

@@ -36,19 +36,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.arguments import read_arguments
 from benchmarks.figures import over_folds, ranked, tell
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.data.batches.lesion_views import Lesion, Views, random_view, stack
-from lesionnets.data.prefetch import prefetched
+from lesionnets.data.prefetch import epoch_random, prefetched
 from lesionnets.data.sources.folds import all_samples, fold
 from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, find_samples, read_image
-from lesionnets.evaluation.choosing.diagnosis import Validation
+from lesionnets.evaluation.choosing.diagnosis import DiagnosisValidation
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.evaluation.models.predictors import default_model, load_model
 from lesionnets.nets.classify.resnet import ResNet50
-from lesionnets.training import Run, fit
+from lesionnets.training import TrainingRun, fit
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -60,7 +61,7 @@ PURIFIED_AT = 128
 """Side at which pictures are purified, pixels: hair is seen at it, and a picture takes a tenth of a second."""
 
 
-class Pictures:
+class ArmPictures:
     """All that an arm may draw from.
 
     Args:
@@ -92,17 +93,17 @@ class Pictures:
         return chances * (1 - missing)[self.labels] + made * (missing / there.clamp_min(1))[self.labels]
 
 
-class Drawn:
+class DrawnViews:
     """Batches of random views, drawn by chances; one epoch is all of the training."""
 
-    def __init__(self, pictures: Pictures, chances: Tensor, size: int, steps: int, batch: int) -> None:
+    def __init__(self, pictures: ArmPictures, chances: Tensor, size: int, steps: int, batch: int) -> None:
         self.pictures, self.chances, self.size, self.steps, self.batch = pictures, chances, size, steps, batch
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Views]:
-        random = np.random.default_rng(int(torch.randint(2**62, ())))
+        random = epoch_random()
         rows = torch.multinomial(self.chances, self.steps * self.batch, replacement=True)
         return prefetched(self._batches(rows.reshape(self.steps, self.batch).tolist(), random))
 
@@ -123,10 +124,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2017)
     parser.add_argument("--work", type=Path, help="keeps purified pictures and trainings, to go on from")
     parser.add_argument("--json", type=Path, help="figures, to be written")
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    if not asked.smoke and (asked.data is None or not asked.fold):
-        parser.error("--data or --fold is missing: name images and a fold, or take --smoke")
+    asked = read_arguments(parser, folds=True)
     with TemporaryDirectory() as scratch:
         asked.work = asked.work or Path(scratch)
         if asked.smoke:
@@ -196,15 +194,15 @@ def _arms(
     """Each arm's probabilities of the pictures held out, [N, 3]."""
     size = asked.size
     several = ((ORIGINAL, originals), (PURIFIED, purified), (GENERATED, generated))
-    pictures = Pictures(
+    pictures = ArmPictures(
         [_lesion(sample, size) for _, samples in several for sample in samples],
         [kind for kind, samples in several for _ in samples],
     )
     print(f"{name}: {len(originals)} originals, {len(generated)} generated, {len(held_out)} held out", flush=True)
-    validation = Validation([_lesion(sample, size) for sample in held_out], size)
+    validation = DiagnosisValidation([_lesion(sample, size) for sample in held_out], size)
     scores = {}
     for arm in ARMS:
-        batches = Drawn(pictures, pictures.chances(arm), size, asked.steps, 8 if asked.smoke else BATCH)
+        batches = DrawnViews(pictures, pictures.chances(arm), size, asked.steps, 8 if asked.smoke else BATCH)
         best = _train(asked, batches, validation, asked.work / f"{name}_{arm}")
         with torch.inference_mode():
             logits = validation.logits(checkpoint.load(best).build())
@@ -212,7 +210,7 @@ def _arms(
     return validation.labels.numpy(), scores
 
 
-def _train(asked: argparse.Namespace, batches: Drawn, validation: Validation, out: Path) -> Path:
+def _train(asked: argparse.Namespace, batches: DrawnViews, validation: DiagnosisValidation, out: Path) -> Path:
     """One training; the last average of its weights counts, so that nothing is chosen by the source held out."""
     torch.manual_seed(asked.seed)
     hyper = {"width": 0.125 if asked.smoke else WIDTH, "diagnoses": DIAGNOSES, "size": asked.size}
@@ -227,7 +225,7 @@ def _train(asked: argparse.Namespace, batches: Drawn, validation: Validation, ou
         loss_step,
         batches,
         validation,
-        run=Run("classify_resnet", checkpoint.name_of(ResNet50), hyper, out, best_by="mean_auc"),
+        run=TrainingRun("classify_resnet", checkpoint.name_of(ResNet50), hyper, out, best_by="mean_auc"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05),
         epochs=1,
         ema_decay=0.97,

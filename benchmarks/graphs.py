@@ -42,7 +42,7 @@ Spent = dict[tuple[str, str], float]
 """Processor seconds by stage and part: ``graph``, ``stage``."""
 
 
-class Timed(OnnxRuntime):
+class TimedRuntime(OnnxRuntime):
     """Counts the processor time inside ONNX Runtime."""
 
     def __init__(self, repository: Path) -> None:
@@ -61,7 +61,7 @@ class Side:
     """A repository, and what its graphs have taken of each image."""
 
     def __init__(self, repository: Path, models: Mapping[Stage, ModelChoice]) -> None:
-        self.client, self._models = Timed(repository), dict(models)
+        self.client, self._models = TimedRuntime(repository), dict(models)
         self.rounds: dict[Path, list[Spent]] = defaultdict(list)
 
     def process(self, path: Path, max_pixels: int) -> None:

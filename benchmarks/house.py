@@ -30,7 +30,7 @@ from celery import Celery
 from benchmarks import codelines
 from benchmarks.children import running
 from benchmarks.servers import redis_and_s3
-from benchmarks.way import Call, Recorder, arrows_anew, entries_anew, folders, modules, returns
+from benchmarks.way import Call, Recorder, arrows_back, entries_back, folders, modules, returns
 from dermbatch import layout
 from dermbatch.images.imagefile import read_image
 from dermbatch.ledger import Ledger
@@ -125,9 +125,9 @@ def told(calls: list[Call]) -> str:
     lines.append("Returns:")
     lines += [f"  {caller} -> {callee}" for caller, callee in returns(calls)] or ["  none"]
     lines.append(
-        f"Modules entered first in a folder seen before, coming from another one: {len(entries_anew(calls))}"
+        f"Modules entered first in a folder seen before, coming from another one: {len(entries_back(calls))}"
     )
-    lines.append(f"Calls from module to module into another folder, seen before: {len(arrows_anew(calls))}")
+    lines.append(f"Calls from module to module into another folder, seen before: {len(arrows_back(calls))}")
     return "\n".join(lines)
 
 

@@ -98,7 +98,9 @@ def most_used(client: redis.Redis, settings: RedisSettings, images: int, run: in
         ended = finish_queued(client, ledger)
         finished += ended
         if not ended and (state := ledger.batches.get(batch.name)) is not None and state.finished:
-            raise SystemExit(f"a batch of {images:,} images has not {run:,} that can be run: take a larger one")
+            raise SystemExit(
+                f"a batch of {images:,} images has fewer than {run:,} that can be run: take a larger one"
+            )
     return most - before
 
 

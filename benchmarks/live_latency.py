@@ -50,7 +50,7 @@ def no_op_worker() -> None:
     worker.run(work.process)
 
 
-class Bench:
+class LiveBench:
     """The parts, and what is asked of them.
 
     Args:
@@ -151,7 +151,7 @@ def measure(options: argparse.Namespace) -> tuple[list[float], list[float], floa
     idle: list[float] = []
     loaded: list[float] = []
     with tempfile.TemporaryDirectory(prefix="dermbatch-live-") as place:
-        bench = Bench(Path(place), options.slots, options.live_slots, options.seed, options.pause)
+        bench = LiveBench(Path(place), options.slots, options.live_slots, options.seed, options.pause)
         with running(*bench.servers), running(*bench.programs):
             bench.connect()
             bench.waits(5, 0.2)  # first connections, first imports

@@ -47,7 +47,7 @@ TASK = "overhead.nothing"
 console = Console(highlight=False)
 
 
-class Marks:
+class RunMarks:
     """A byte for each job in a file that all processes map: how often it was run."""
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ def nothing(job: ImageJob, attempt: int, who: str) -> ResultRecord:
 
 def our_worker(marks: Path) -> None:
     """Our worker, with its records in memory."""
-    done = Marks(marks)
+    done = RunMarks(marks)
 
     def process(job: ImageJob, *, attempt: int, **_: Any) -> ResultRecord:
         made = nothing(job, attempt, str(os.getpid()))
@@ -110,7 +110,7 @@ def celery_worker(marks: Path, prefetch: int) -> None:
     settings = load()
     worker.die_of_defects(tasks_too=True)
     app = celery_app(settings.redis, prefetch)
-    done, records = Marks(marks), MemoryStore(settings.store)
+    done, records = RunMarks(marks), MemoryStore(settings.store)
 
     @app.task(name=TASK)
     def run(message: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ def celery_worker(marks: Path, prefetch: int) -> None:
     )
 
 
-class Bench:
+class OverheadBench:
     """The servers, and one round of either side.
 
     Args:
@@ -199,7 +199,7 @@ class Bench:
         return self._jobs / seconds
 
     @contextmanager
-    def _running(self, side: str, *commands: Sequence[str]) -> Iterator[Marks]:
+    def _running(self, side: str, *commands: Sequence[str]) -> Iterator[RunMarks]:
         """A worker of one side and what else it needs, on an empty Redis."""
         self._empty()
         path = self._folder / "marks"
@@ -212,7 +212,7 @@ class Bench:
             for n, argv in enumerate((program, *commands))
         ]
         with running(*parts):
-            yield Marks(path)
+            yield RunMarks(path)
 
     def _empty(self) -> None:
         with redis.Redis.from_url(self._settings.redis.url) as client:
@@ -251,7 +251,7 @@ def measure(options: argparse.Namespace) -> None:
     """All rounds, then the table."""
     rates: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(prefix="dermbatch-overhead-") as folder:
-        bench = Bench(Path(folder), options.jobs, options.slots, options.prefetch, options.warm_up)
+        bench = OverheadBench(Path(folder), options.jobs, options.slots, options.prefetch, options.warm_up)
         with running(*bench.servers):
             for number in range(options.rounds):
                 rates.append((bench.ours(number), bench.celery()))

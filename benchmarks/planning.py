@@ -31,7 +31,7 @@ _THEN = datetime(2026, 1, 1, tzinfo=UTC)
 console = Console(highlight=False)
 
 
-class StandIn:
+class PhotographBucket:
     """What intake and planner ask of the object store, of a bucket with so many photographs."""
 
     bucket, incoming_bucket = "results", "incoming"
@@ -41,7 +41,7 @@ class StandIn:
         self._images = images
         self._kept: dict[str, bytes] = {}
 
-    def under(self, pseudonym: object) -> StandIn:
+    def under(self, pseudonym: object) -> PhotographBucket:
         """The same store."""
         return self
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
     asked = parser.parse_args()
-    store = StandIn(asked.images)
+    store = PhotographBucket(asked.images)
     walk = Intake(Settings(), store, in_place=True).walk([f"s3://archive/{_PREFIX}"])  # type: ignore[arg-type]
     before, start, cpu = _resident(), time.monotonic(), time.process_time()
     batch = plan("planned", Order(models=DEFAULT_MODELS), walk, store)  # type: ignore[arg-type]

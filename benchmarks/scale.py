@@ -62,7 +62,7 @@ _THEN = datetime(2026, 1, 1, tzinfo=UTC)
 console = Console(highlight=False, width=120)
 
 
-class StandIn:
+class ResultsBucket:
     """What orchestrator and closer ask of the object store, of a batch of which every image has its record."""
 
     bucket = "simulated"
@@ -124,7 +124,7 @@ class StandIn:
 
 def orchestrate(settings: RedisSettings, batch: Batch) -> None:
     """An orchestrator's loop, until the batch is closed."""
-    ledger, store = Ledger(settings, LedgerSettings()), StandIn(batch)
+    ledger, store = Ledger(settings, LedgerSettings()), ResultsBucket(batch)
     app = Celery("scale")
     app.conf.update(celery_config(settings))
     messages = Messages(app, settings.signing_key)
@@ -139,7 +139,7 @@ def orchestrate(settings: RedisSettings, batch: Batch) -> None:
 
 
 def work_off(settings: RedisSettings, name: str, number: int, embedding: int) -> None:
-    """A worker without stages; it never ends by itself."""
+    """A worker without stages; it never ends unasked."""
     ledger = Ledger(settings, LedgerSettings())
     client = redis.Redis.from_url(settings.url, decode_responses=True)
     vectors = np.random.default_rng(number).random((_VARIANTS, embedding), np.float32)
@@ -191,7 +191,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProgressPoint:
     """How it stood at one moment: outcomes, and seconds of CPU by kind of process."""
 
     at: float
@@ -208,7 +208,7 @@ class Course:
         most, now: Bytes of the largest process of a kind, at most and now.
     """
 
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[ProgressPoint] = field(default_factory=list)
     most: dict[str, int] = field(default_factory=dict)
     now: Counter[str] = field(default_factory=Counter)
 
@@ -221,7 +221,7 @@ class Course:
                 cpu[kind] += sum(process.cpu_times()[:2])
                 self.now[kind] = max(self.now[kind], process.memory_info().rss)
                 self.most[kind] = max(self.most.get(kind, 0), self.now[kind])
-        self.seen.append(Seen(time.monotonic(), done, cpu))
+        self.seen.append(ProgressPoint(time.monotonic(), done, cpu))
 
     def say(self, images: int) -> None:
         """Say how the last twentieth of so many images went, where one has just ended."""
@@ -238,7 +238,7 @@ class Course:
         cpu = {kind: 1e6 * (end.cpu[kind] - start.cpu[kind]) / images for kind in end.cpu}
         return images / max(1e-9, end.at - start.at), cpu
 
-    def _at(self, images: float) -> Seen:
+    def _at(self, images: float) -> ProgressPoint:
         return next((one for one in self.seen if one.done >= images), self.seen[-1])
 
 

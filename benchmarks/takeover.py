@@ -23,7 +23,7 @@ from benchmarks.killloop import work
 from benchmarks.killloop.house import House
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
-from dermbatch.ledger import Ledger, Member
+from dermbatch.ledger import ImageRef, Ledger
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.process import python_module
@@ -58,7 +58,7 @@ def waits(house: House, watch: Watch, store: ObjectStore, name: str, settle: flo
     watch.release(name)
     house.kill(name)
     time.sleep(0.3)  # what was on its way to the store is there now
-    had = {Member.named(text).index for note in notes if note.exists() and (text := note.read_text())}
+    had = {ImageRef.named(text).index for note in notes if note.exists() and (text := note.read_text())}
     left = {index for index in had if not recorded(store, index)}
     found = []
     while left and time.monotonic() - killed < 120:

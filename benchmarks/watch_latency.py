@@ -20,10 +20,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.watching import BUCKET, Bench
+from benchmarks.watching import BUCKET, WatchBench
 
 
-def waits(bench: Bench, prefix: str, objects: int, *, told: bool, apart: float) -> list[float]:
+def waits(bench: WatchBench, prefix: str, objects: int, *, told: bool, apart: float) -> list[float]:
     """Put objects one after the other; seconds until each is in the queue."""
     chance = random.Random(1)
     found = []
@@ -59,7 +59,10 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=5, help="seconds between listings")
     parser.add_argument("--there", type=int, default=2000, help="objects that lie there before")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Bench(Path(folder), given.every, orchestrator=True) as bench:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        WatchBench(Path(folder), given.every, orchestrator=True) as bench,
+    ):
         for number in range(given.there):
             bench.store.put(f"old/{number:06d}.jpg", b"\xff\xd8\xff%d" % number, "image/jpeg", bucket=BUCKET)
         done = 0

@@ -1,6 +1,6 @@
 """Thousands of notifications, some of them twice or more, out of order, while the watcher is killed and restarted.
 
-Objects are put side by side; each is told of at least once, and who tells tries again until it is heard, as stores
+Objects are put side by side; each is announced at least once, and again until the watcher has answered, as stores
 do. Meanwhile the watcher is ended by SIGKILL and started again. In the end every object is to be taken in once.
 
     python -m benchmarks.watch_notifications [--objects N] [--kills N] [--seed N]
@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.watching import BUCKET, PREFIX, Bench
+from benchmarks.watching import BUCKET, PREFIX, WatchBench
 
 DUPLICATES = 0.3
 _AT_A_TIME = 50
@@ -29,7 +29,7 @@ _PATIENCE = 120
 
 
 @dataclass(frozen=True)
-class Outcome:
+class NotificationOutcome:
     """What became of the objects, and how long it took."""
 
     objects: int
@@ -39,8 +39,8 @@ class Outcome:
     seconds: float
 
 
-def run(bench: Bench, objects: int, kills: int, seed: int) -> Outcome:
-    """Put objects, tell of them, kill the watcher, and count what was taken in."""
+def run(bench: WatchBench, objects: int, kills: int, seed: int) -> NotificationOutcome:
+    """Put objects, announce them, kill the watcher, and count what was taken in."""
     chance = random.Random(seed)
     keys = [f"study-{number % 97:02d}/{number:06d}.jpg" for number in range(objects)]
     chance.shuffle(keys)
@@ -86,7 +86,7 @@ def run(bench: Bench, objects: int, kills: int, seed: int) -> Outcome:
     counted = Counter(bench.taken())
     duplicated = sum(count - 1 for count in counted.values())
     seconds = time.monotonic() - began
-    return Outcome(objects, told.total(), len(wanted - set(counted)), duplicated, seconds)
+    return NotificationOutcome(objects, told.total(), len(wanted - set(counted)), duplicated, seconds)
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Bench(Path(folder), every=5) as bench:
+    with tempfile.TemporaryDirectory() as folder, WatchBench(Path(folder), every=5) as bench:
         found = run(bench, given.objects, given.kills, given.seed)
     print(f"{found.notified} notifications in {found.seconds:.1f} s, seed {given.seed}")
     print(f"lost={found.lost} duplicated={found.duplicated} objects={found.objects}")

@@ -1,4 +1,4 @@
-"""Watching on servers of its own: Valkey, S3 and ``dermbatch watch`` as a process, told of objects by webhook."""
+"""Watching on servers of its own: Valkey, S3 and a process of ``dermbatch watch`` that gets notifications."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BUCKET = "exports"
 PREFIX = f"s3://{BUCKET}/"
 
 
-class Bench:
+class WatchBench:
     """Servers and a watcher, from ``with`` to the end of its block.
 
     Args:

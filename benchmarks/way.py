@@ -202,7 +202,7 @@ def returns(calls: Sequence[Call]) -> list[tuple[Function, Function]]:
     return list(dict.fromkeys((caller, callee) for caller, callee in found if caller is not None))
 
 
-def entries_anew(calls: Sequence[Call]) -> list[tuple[str, str]]:
+def entries_back(calls: Sequence[Call]) -> list[tuple[str, str]]:
     """Where the next module entered first lies in another folder than the one before, and one seen before."""
     seen: set[str] = set()
     found, last = [], ""
@@ -215,7 +215,7 @@ def entries_anew(calls: Sequence[Call]) -> list[tuple[str, str]]:
     return found
 
 
-def arrows_anew(calls: Sequence[Call]) -> list[tuple[str, str]]:
+def arrows_back(calls: Sequence[Call]) -> list[tuple[str, str]]:
     """Distinct calls from a module into one of another folder that had been entered and left before."""
     arrows: dict[tuple[str, str], bool] = {}
     entered: set[str] = set()
@@ -223,7 +223,7 @@ def arrows_anew(calls: Sequence[Call]) -> list[tuple[str, str]]:
         if call.crosses and call.caller is not None:
             arrows.setdefault((call.caller.module, call.callee.module), call.callee.folder in entered)
         entered.add(call.callee.folder)
-    return [arrow for arrow, anew in arrows.items() if anew]
+    return [arrow for arrow, back in arrows.items() if back]
 
 
 def _goes_on(frame: FrameType) -> bool:

@@ -1,6 +1,6 @@
 """The table of values in the chart's README, made of the comments in ``values.yaml``.
 
-``python charts/readme.py`` writes it anew.
+``python charts/readme.py`` rewrites it.
 """
 
 from __future__ import annotations

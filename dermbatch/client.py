@@ -156,7 +156,7 @@ class Client:
             Its state then.
 
         Raises:
-            TimeoutError: If it is not closed in time. The batch goes on all the same.
+            TimeoutError: If it is not closed in time. The batch goes on anyway.
             UsageError: If there is no such batch.
             StackError: If Redis has not answered for a minute.
         """

@@ -410,6 +410,16 @@ def known_name(name: str) -> str:
     return f"desk/people/{hashlib.sha256(name.encode()).hexdigest()}.json"
 
 
+def uploads(into: str) -> str:
+    """Prefix of the files that were uploaded to the desk together, in the incoming bucket."""
+    return f"desk/{into}/"
+
+
+def upload(into: str, name: str) -> str:
+    """Key of one of them, by its path below the chosen folder."""
+    return f"{uploads(into)}{name}"
+
+
 def image_sets(person: str) -> str:
     """Prefix of the sets of images that a person has put together."""
     return f"desk/sets/{hashlib.sha256(person.encode()).hexdigest()[:20]}/"

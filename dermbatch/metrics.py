@@ -58,7 +58,7 @@ PACS_OBJECTS = Counter(
 LEASE_EXPIRIES = Counter("dermbatch_lease_expiries", "Images put back because their worker fell silent.")
 DISPATCHED = Counter("dermbatch_dispatched", "Messages put into the queue.")
 NOTIFICATIONS = Counter("dermbatch_notifications", "Requests to the webhook of watch, by outcome.", ["outcome"])
-NOTIFIED_OBJECTS = Counter("dermbatch_notified_objects", "Objects that notifications told of.")
+NOTIFIED_OBJECTS = Counter("dermbatch_notified_objects", "Objects that notifications announced.")
 CANARY_IMAGES = Counter(
     "dermbatch_canary_images", "Images that a canary's models were tried on: agree, differ, failed.", ["outcome"]
 )

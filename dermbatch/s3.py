@@ -72,7 +72,7 @@ def connect(settings: StoreSettings) -> S3Client:
                 read_timeout=settings.read_timeout,
                 retries={"mode": "standard", "total_max_attempts": 3},
                 tcp_keepalive=True,
-                user_agent=f"dermbatch/{__version__}",  # else built anew for every request, at 0.2 ms
+                user_agent=f"dermbatch/{__version__}",  # else built for every request, at 0.2 ms
                 proxies={} if _is_local(settings.endpoint_url) else None,
                 s3={
                     "addressing_style": "path" if settings.endpoint_url else "auto",

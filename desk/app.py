@@ -38,7 +38,7 @@ from desk.door.sessions import Sessions
 from desk.door.tenancy import only_own
 from desk.door.who import Recognition
 from desk.pages import entrance, pages, reviewing
-from desk.pictures.pictures import Pictures
+from desk.pictures.pictures import DecodedPictures
 from desk.results.shelf import Shelf
 from desk.review import agreements, decisions, masks, queues, writeback
 from orchestrator.similar.shelf import IndexShelf
@@ -51,7 +51,7 @@ def application(desk: Desk) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        app.state.pictures = Pictures(
+        app.state.pictures = DecodedPictures(
             settings.desk.cache_bytes, settings.worker.max_pixels, settings.reading.limits
         )
         app.state.pictures.warm()

@@ -96,7 +96,7 @@ class DeskClient:
         """Wait until a batch is closed; then as :meth:`status`.
 
         Raises:
-            TimeoutError: If it is not closed in time; it goes on all the same.
+            TimeoutError: If it is not closed in time; it goes on anyway.
         """
         ends = None if timeout is None else time.monotonic() + timeout
         while (found := self.status(batch))["closed"] is None:

@@ -70,7 +70,7 @@ def train(
             min=1, help="Stop after this many validations without improvement; by default the recipe's own."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 2017,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 2017,
     smoke: Annotated[bool, typer.Option(help="Train for seconds on a handful of images, as a test.")] = False,
     resume: Annotated[bool, typer.Option(help="Resume a run that was killed.")] = False,
     leave_out: Annotated[
@@ -154,7 +154,7 @@ def usual(
         list[Path],
         typer.Option(help="The same, of pictures that the network was not trained on, to set the limits."),
     ],
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
 ) -> None:
     """Fit what usual pictures are to a classifier: once exported, it flags others as not dermoscopic."""
     from lesionnets.data.sources.folds import COPIES  # noqa: PLC0415

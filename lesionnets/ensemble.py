@@ -9,7 +9,6 @@ its own.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 from dermbatch.models.contracts import Contract
+from dermbatch.models.repository import file_digest
 from dermbatch.stages import Stage
 from lesionnets.graphs.contract import parameter_lines, tensor_text
 
@@ -45,7 +45,7 @@ $parameters
 
 
 @dataclass(frozen=True)
-class Step:
+class EnsembleStep:
     """One model of an ensemble.
 
     Attributes:
@@ -64,7 +64,7 @@ class Step:
 
 
 def write_ensemble(
-    folder: Path, version: str, steps: Sequence[Step], *, stage: Stage, contract: Contract, batch: int
+    folder: Path, version: str, steps: Sequence[EnsembleStep], *, stage: Stage, contract: Contract, batch: int
 ) -> Path:
     """Write the ensemble ``folder.name`` with its configuration; other versions of it are removed.
 
@@ -84,7 +84,7 @@ def write_ensemble(
     steps_file = folder / version / STEPS
     steps_file.parent.mkdir(parents=True)
     steps_file.write_text("".join(f"{step.model} {step.version} {step.sha256}\n" for step in steps))
-    digest = hashlib.sha256(steps_file.read_bytes()).hexdigest()
+    digest = file_digest(steps_file)
     parameters = {"stage": str(stage)} | dict(contract.parameters) | {f"sha256.{version}": digest}
     text = Template(_CONFIG).substitute(
         name=folder.name,
@@ -98,7 +98,7 @@ def write_ensemble(
     return steps_file
 
 
-def _step(step: Step) -> str:
+def _step(step: EnsembleStep) -> str:
     lines = [f'model_name: "{step.model}" model_version: {step.version}']
     for kind, tensors in (("input_map", step.inputs), ("output_map", step.outputs)):
         lines += [f'{kind} {{ key: "{own}" value: "{shared}" }}' for own, shared in tensors.items()]

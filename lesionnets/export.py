@@ -9,7 +9,6 @@ digests) is in ``parameters``; a backend ignores those that it does not know.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,12 +21,13 @@ import onnx
 from dermbatch.errors import UsageError
 from dermbatch.models.configuration import read_config
 from dermbatch.models.contracts import DATA_TYPES, Contract, Tensor
+from dermbatch.models.repository import file_digest
 from dermbatch.models.risk import RISK, SETS
 from dermbatch.models.served import labels_of
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.checkpoint import Checkpoint
-from lesionnets.ensemble import STEPS, Step, write_ensemble
+from lesionnets.ensemble import STEPS, EnsembleStep, write_ensemble
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import mb_dcnn, one_shot, segment
 from lesionnets.graphs.assembly import halve_weights
@@ -188,7 +188,7 @@ def _export_mb_dcnn(
         card, size = repository / name / "MODEL_CARD.md", files[name].stat().st_size
         write_card(card, replace(part, recipe=name), version=version, size=size)
     steps = [
-        Step(name, version, file_digest(files[name]), {"IMAGE": "IMAGE"} | takes, gives)
+        EnsembleStep(name, version, file_digest(files[name]), {"IMAGE": "IMAGE"} | takes, gives)
         for name, takes, gives in (
             ("segment_coarse_sn", {}, {"LESION": "coarse"}),
             ("mb_dcnn_mask_cn", {"COARSE": "coarse"}, {"WHERE": "where"}),
@@ -278,7 +278,7 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
 
 
 def _variants_card(card: str, name: str, ending: str, size: int) -> str:
-    """The card of the model that a variant is of, but for name, size and operating points, which it has not."""
+    """The card of the model that a variant is of, except for name, size and operating points, which it lacks."""
     card = re.sub(rf"^# {re.escape(name)},", f"# {name}_{ending},", card)
     card = re.sub(r"[\d,]+ bytes as served", f"{size:,} bytes as served", card)
     card = re.sub(r"## Operating points\n.*?(?=^## |\Z)", "", card, flags=re.DOTALL | re.MULTILINE)
@@ -289,11 +289,6 @@ def versions(folder: Path) -> list[str]:
     """The versions of a model in its folder, oldest first."""
     names = (path.parent.name for file in ("model.onnx", STEPS) for path in folder.glob(f"*/{file}"))
     return sorted((name for name in names if name.isdecimal()), key=int)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, which identifies the model in records."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _config(folder: Path, version: str, stage: Stage | None, contract: Contract) -> str:

@@ -40,8 +40,8 @@ _CLASSIFY_LIMITS = (
     "light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to screening."
 )
 _ONESHOT = (
-    "The ISIC 2017 training images with masks and diagnoses but for two that are copies of test images (CC0), and "
-    "1,200 drawings of Openclipart (public domain) on drawn grounds; " + _LITE
+    "The ISIC 2017 training images with masks and diagnoses except for two that are copies of test images (CC0), "
+    "and 1,200 drawings of Openclipart (public domain) on drawn grounds; " + _LITE
 )
 _ONESHOT_LIMITS = (
     "It sees pictures of 128 x 128 pixels: borders are coarse. What it finds depends on what it is shown: a "
@@ -128,7 +128,7 @@ ABOUT: dict[str, About] = {
     ),
     "segment_lite": About(
         "Finds the skin lesion's area in a dermoscopic image.",
-        "The ISIC 2017 training images but for two that are copies of test images, and 123 of ISIC 2018 Task 1 "
+        "The ISIC 2017 training images except for two that are copies of test images, and 123 of ISIC 2018 Task 1 "
         "(all CC0); " + _LITE,
         f"{_SEGMENT_LIMITS} Where the lesion is faint it may take the dark core alone: experts draw such lesions "
         "wider, and clinics differ; no threshold suits all.",

@@ -1,7 +1,7 @@
-"""Where a classifier looked: VisualBackProp and class activation maps, for any classifier.
+"""Where a classifier looked: VisualBackProp, for any classifier, whose inner layers are read while it runs.
 
-Both take any classifier with its inputs, and read inner layers while it runs. Classifiers of ``lesionnets.nets``
-name the layers that VisualBackProp reads in their property ``stages``.
+Classifiers of ``lesionnets.nets`` name the layers that it reads in their property ``stages``. They return their
+class activation maps themselves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from lesionnets.nets.sizes import resized
 
 
 def visual_backprop(classifier: nn.Module, inputs: Sequence[Tensor], stages: Sequence[nn.Module]) -> Tensor:
@@ -39,60 +40,22 @@ def visual_backprop(classifier: nn.Module, inputs: Sequence[Tensor], stages: Seq
     mask: Tensor | None = None
     for maps in reversed(found):
         mean = maps.float().mean(dim=1, keepdim=True)
-        mask = mean if mask is None else _enlarged(mask, mean) * mean
+        mask = mean if mask is None else resized(mask, mean) * mean
         # A product of many small numbers would vanish in float32; a factor changes nothing after normalisation.
         mask = mask / mask.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
     if mask is None:
         raise ValueError("VisualBackProp needs at least one stage")
-    mask = _enlarged(mask, inputs[0])
+    mask = resized(mask, inputs[0])
     mask = mask - mask.amin(dim=(2, 3), keepdim=True)
     return mask / mask.amax(dim=(2, 3), keepdim=True).clamp(min=1e-12)
 
 
-def class_activation_maps(classifier: nn.Module, inputs: Sequence[Tensor], features: nn.Module) -> Tensor:
-    """Class activation maps by their gradients (Grad-CAM, Selvaraju et al., ICCV 2017, eq. 1 and 2, no ReLU).
-
-    A channel's weight for a class is the mean gradient of the class's logit. If a linear layer reads the means of
-    the features, this *is* the class activation map (Zhou et al., CVPR 2016, eq. 2; section 3.1 of Selvaraju et
-    al.), and the sum over a map is the logit minus the bias. It works for all other classifiers, too.
-
-    Args:
-        classifier: A classifier, preferably in evaluation mode; its first or only output is the logits [N, C].
-        inputs: What it takes.
-        features: The layer to read, usually the last convolution, with the output [N, c, h, w].
-
-    Returns:
-        Float [N, C, h, w]: positive where it speaks for a class, negative where it speaks against it.
-
-    Raises:
-        ValueError: If the layer did not run, or the logits do not depend on it.
-    """
-    with torch.enable_grad(), _read([features], differentiable=True) as outputs:
-        result = classifier(*inputs)
-        logits: Tensor = result[0] if isinstance(result, tuple) else result
-        (read,) = _all_of([features], outputs)
-        maps = []
-        for number in range(logits.shape[1]):
-            (gradient,) = torch.autograd.grad(logits[:, number].sum(), read, retain_graph=True, allow_unused=True)
-            if gradient is None:
-                raise ValueError("the logits do not depend on this layer")
-            maps.append((gradient.mean(dim=(2, 3), keepdim=True) * read).sum(dim=1))
-    return torch.stack(maps, dim=1).detach()
-
-
-def _enlarged(values: Tensor, like: Tensor) -> Tensor:
-    return functional.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)
-
-
 @contextlib.contextmanager
-def _read(layers: Sequence[nn.Module], *, differentiable: bool = False) -> Iterator[dict[int, Tensor]]:
+def _read(layers: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
     """Record the outputs of layers while a network runs, by their indices in the sequence."""
     outputs: dict[int, Tensor] = {}
 
     def keep(place: int, output: Tensor) -> Tensor:
-        if differentiable and not output.requires_grad:
-            # A frozen network: its logits must still know that they come from here.
-            output = output.detach().requires_grad_()
         outputs[place] = output
         # A copy goes on, as the next layer may change what it is given.
         return output.clone()

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from lesionnets import checkpoint
 from lesionnets.data.batches.pairs import Pairs
 from lesionnets.data.sources.isic import Image, find_samples, load_pairs
-from lesionnets.evaluation.choosing.validation import Validation, calibrate
+from lesionnets.evaluation.choosing.validation import MaskValidation, calibrate
 from lesionnets.graphs.segment import SegmentGraph
 from lesionnets.losses.overlap import bce_dice_loss
 from lesionnets.nets.segment.segmenter import Segmenter
-from lesionnets.training import RecipeOptions, Run, fit
+from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 MARGIN = 4 / 3
 """Side of pictures in memory as a multiple of the network's input, so that zooming in stays sharp."""
@@ -27,11 +27,11 @@ SMOKE_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The choices of a recipe.
+class SegmenterRecipe:
+    """A recipe of a segmenter: its choices.
 
     Attributes:
-        recipe: Its name.
+        name: Its name.
         network: Built from ``hyper`` and ``size``.
         optimiser: Makes the network's optimiser; its learning rates are the peaks.
         hyper: The network's keyword arguments, except ``size``.
@@ -42,7 +42,7 @@ class Plan:
             validated.
     """
 
-    recipe: str
+    name: str
     network: type[Segmenter]
     optimiser: Callable[[Any], torch.optim.Optimizer]
     hyper: dict[str, Any]
@@ -78,7 +78,7 @@ def overlap_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 def train_segmenter(
     options: RecipeOptions,
-    plan: Plan,
+    recipe: SegmenterRecipe,
     loss_step: Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor],
     *,
     prepare: Callable[[Any], None] | None = None,
@@ -89,7 +89,7 @@ def train_segmenter(
 
     Args:
         options: Options of the command.
-        plan: Plan of the recipe.
+        recipe: What is trained, and how.
         loss_step: Loss of a batch of uint8 images [B, 3, size, size] and masks [B, 1, size, size], 0 to 255.
         prepare: Called with the network before training, to load weights into it; not in a smoke test.
 
@@ -102,24 +102,24 @@ def train_segmenter(
     data = options.data_folder()
     training = find_samples(data / "train" / "images", data / "train" / "masks")
     held_out = find_samples(data / "val" / "images", data / "val" / "masks")
-    size, batch_size = plan.size, plan.batch_size
+    size, batch_size = recipe.size, recipe.batch_size
     if options.smoke:
         training, held_out, size, batch_size = training[:8], held_out[:4], SMOKE_SIZE, 4
     torch.manual_seed(options.seed)
-    hyper = {**plan.hyper, "size": size}
-    model = plan.network(**hyper)
+    hyper = {**recipe.hyper, "size": size}
+    model = recipe.network(**hyper)
     if prepare is not None and not options.smoke:
         prepare(model)
     images, masks = load_pairs(training, round(size * MARGIN))
-    validation = Validation(held_out, size)
+    validation = MaskValidation(held_out, size)
     trained = fit(
         model,
         loss_step,
         Pairs(images, masks, size, batch_size),
         validation,
-        run=Run(plan.recipe, checkpoint.name_of(plan.network), hyper, options.out, best_by="jaccard"),
-        optimiser=plan.optimiser(model),
-        **options.limits(plan.minutes, plan.patience, smoke=2),
+        run=TrainingRun(recipe.name, checkpoint.name_of(recipe.network), hyper, options.out, best_by="jaccard"),
+        optimiser=recipe.optimiser(model),
+        **options.limits(recipe.minutes, recipe.patience, smoke=2),
         ema_decay=0.995,
     )
     calibrate(trained.best, validation)

@@ -38,7 +38,7 @@ Batch = Any
 """A tensor, or a tuple, list or dictionary of tensors, which a loader yields and a loss takes."""
 
 
-class Learner(Protocol):
+class Stateful(Protocol):
     """Something that learns and must continue after a kill: network, average, optimiser, discriminator."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class RecipeOptions:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What is trained, where it is written, and by which figure the best checkpoint is chosen."""
 
     recipe: str
@@ -219,7 +219,7 @@ def fit(
     train_loader: Loader,
     validate: Callable[[nn.Module], dict[str, float]],
     *,
-    run: Run,
+    run: TrainingRun,
     optimiser: torch.optim.Optimizer,
     epochs: int | None = None,
     minutes: float | None = None,
@@ -229,7 +229,7 @@ def fit(
     seed: int = 2017,
     resume: bool = False,
     clip_norm: float = 1.0,
-    companion: Learner | None = None,
+    companion: Stateful | None = None,
     init: Path | None = None,
     must_learn: bool = False,
 ) -> Trained:
@@ -277,7 +277,7 @@ def fit(
     peaks = [group["lr"] for group in optimiser.param_groups]
     folder = RunFolder(run.out_dir)
     told = {"recipe": run.recipe, "network": run.network, "hyper-parameters": run.hyper, "seed": seed}
-    parts: dict[str, Learner] = {"model": model, "average": average, "optimiser": optimiser}
+    parts: dict[str, Stateful] = {"model": model, "average": average, "optimiser": optimiser}
     if companion is not None:
         parts["companion"] = companion
     state = _resume(folder, told, parts, where) if resume else None
@@ -294,7 +294,7 @@ def fit(
     with _bar() as bar:
         task = bar.add_task(run.recipe, total=1.0, figure="")
         while progress_at(0) < 1.0 and (patience is None or state.stale < patience):
-            # Seeded anew each epoch: so no generator's state need be saved for an exact resume.
+            # Seeded at the start of each epoch, so no generator's state has to be saved for an exact resume.
             seed_everything(seed + state.epoch)
             model.train()
             losses: list[Tensor] = []
@@ -356,7 +356,7 @@ def _set_rates(optimiser: torch.optim.Optimizer, peaks: list[float], share: floa
         group["lr"] = peak * share
 
 
-def _keep_best(run: Run, model: nn.Module, state: State, figures: dict[str, float]) -> None:
+def _keep_best(run: TrainingRun, model: nn.Module, state: State, figures: dict[str, float]) -> None:
     if state.best_figures and not (figures[run.best_by] > state.best or math.isnan(state.best)):
         state.stale += 1
         return
@@ -373,7 +373,7 @@ def _keep_best(run: Run, model: nn.Module, state: State, figures: dict[str, floa
 
 
 def _resume(
-    folder: RunFolder, told: dict[str, Any], parts: dict[str, Learner], where: torch.device
+    folder: RunFolder, told: dict[str, Any], parts: dict[str, Stateful], where: torch.device
 ) -> State | None:
     """The state of the folder's run, with its weights loaded; None if there is nothing to continue from."""
     found = folder.load(told, where)

@@ -13,7 +13,7 @@ from hypothesis import settings
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
-# Tests start hundreds of processes: each would compile our packages anew where Python is told to keep nothing.
+# Tests start hundreds of processes: each would compile our packages again where Python is told to keep nothing.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A loaded machine is no error: how long an example takes says nothing.

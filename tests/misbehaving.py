@@ -1,4 +1,4 @@
-"""What decoders of strangers' files may do to the process that they run in; called there by name."""
+"""What decoders of untrusted files may do to the process that they run in; called there by name."""
 
 import ctypes
 import os

@@ -7,7 +7,7 @@ import time
 def patience(seconds: float) -> float:
     """The limit of a wait that takes less than ``seconds`` where nothing else runs: longer on a loaded machine.
 
-    A limit only ends waits in vain, so it is generous; it is nothing to measure speed by.
+    A limit only ends waits that cannot succeed, so it is generous; it is not for measuring speed.
     """
     return seconds * max(3.0, _crowd())
 
@@ -18,11 +18,11 @@ def wait_for(condition, seconds=30.0, what="what was waited for"):
     Args:
         condition: Asked each time; what it asserts itself fails at once.
         seconds: As for `patience`.
-        what: What is said of a wait in vain, or what gives that then (a log, say).
+        what: What to say if it never comes true, or what gives that then (a log, say).
     """
     deadline = time.monotonic() + patience(seconds)
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"in vain: {what() if callable(what) else what}"
+        assert time.monotonic() < deadline, f"waited in vain: {what() if callable(what) else what}"
         time.sleep(0.02)
     return found
 

@@ -6,7 +6,7 @@
 - **ray**: Ray Data with fused actors that do the same, where ``--ray`` names a Python that has it;
 - **limit**: bare loops over decoded arrays, nothing read or written: what the models allow.
 
-Each round starts all servers anew; start and stop are told apart, and each side is warmed up before it counts.
+Each round starts all servers afresh; start and stop are told apart, and each side is warmed up before it counts.
 Last line: for each set ``name chain=… ray=… limit=… busy=…``: images/s of the product over each rival's (medians
 of the rounds), and the share of the processors that the product keeps busy.
 

@@ -18,7 +18,7 @@ _EVERY = 5.0  # seconds between two looks at the memory, which cost some millise
 
 @dataclass
 class Meter:
-    """Measures while inside; this process by itself is one family more, ``command``, unless it heads one.
+    """Measures while inside; this process is one family more, ``command``, unless it heads one.
 
     Args:
         families: First process of each family, by name.

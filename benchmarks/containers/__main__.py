@@ -44,7 +44,7 @@ _TIMES_ROLLED = 2  # images of the batch that has to outlast an exchange of Trit
 _SHARE_LATER, _SHARE_DROPPED = 0.2, 0.1  # of the images, beside them
 _BUSY = 0.9  # share of a batch's images in which strikes fall
 _PER_IMAGE, _PER_STRIKE = 6.0, 60.0  # seconds after which a batch has not ended in time
-_LONGEST_PAUSE = 20.0  # without progress the next strike comes all the same
+_LONGEST_PAUSE = 20.0  # without progress the next strike comes anyway
 _TARGETS = {"dermbatch-worker": 2} | {
     f"dermbatch-{name}": 1 for name in ("orchestrator", "watch", "desk", "triton")
 }
@@ -52,7 +52,7 @@ _MODEL = "classify_lite"
 
 
 @dataclass
-class Report:
+class Findings:
     """What was done, and found.
 
     Attributes:
@@ -104,25 +104,25 @@ class Check:
         self._rng = random.Random(seed)
         self._store = town.store()
         self._drawn = 0
-        self.report = Report()
+        self.findings = Findings()
 
-    def run(self, parts: Sequence[str] = PARTS) -> Report:
+    def run(self, parts: Sequence[str] = PARTS) -> Findings:
         """The parts in turn, then the verification of all that they have left."""
         for part in parts:
             {"fire": self._under_fire, "rolling": self._rolling}[part]()
         self._verify()
-        hidden = set(self.report.verdicts) - self._town.shown()
+        hidden = set(self.findings.verdicts) - self._town.shown()
         if hidden:
-            self.report.wrong.append(f"the desk does not show {', '.join(sorted(hidden))}")
+            self.findings.wrong.append(f"the desk does not show {', '.join(sorted(hidden))}")
         self._check_targets()
-        return self.report
+        return self.findings
 
     def _check_targets(self) -> None:
         targets = self._town.targets()
         say(f"Prometheus: {targets}")
         for job, least in _TARGETS.items():
             if targets.get(job, []).count("up") < least:
-                self.report.wrong.append(f"Prometheus sees {targets.get(job)} of {job}")
+                self.findings.wrong.append(f"Prometheus sees {targets.get(job)} of {job}")
 
     def _under_fire(self) -> None:
         """Everything is struck, the worker's image exchanged, objects dropped; a batch is always open."""
@@ -147,14 +147,14 @@ class Check:
         started = time.monotonic()
         if how == "kill":
             self._town.kill(service)
-            self.report.kills += 1
+            self.findings.kills += 1
         elif how == "stop":
             self._town.stop(service)
-            self.report.ends += 1
+            self.findings.ends += 1
         else:
             self._exchange_workers()
         seconds = time.monotonic() - started
-        self.report.slow[service] = max(seconds, self.report.slow.get(service, 0.0))
+        self.findings.slow[service] = max(seconds, self.findings.slow.get(service, 0.0))
         say(f"{how} {service}: healthy after {seconds:.0f} s")
 
     def _exchange_workers(self) -> None:
@@ -168,11 +168,11 @@ class Check:
         seconds = time.monotonic() - started
         layers, old = (inspect("image", name)["RootFS"]["Layers"] for name in (new, before["Id"]))
         say(
-            f"a change of code: built anew in {seconds:.0f} s, "
+            f"a change of code: built again in {seconds:.0f} s, "
             f"{len(set(layers) - set(old))} of {len(layers)} layers differ"
         )
         if new == before["Id"] or layers[:-1] != old[:-1]:
-            self.report.wrong.append("a change of code did not change the last layer alone")
+            self.findings.wrong.append("a change of code did not change the last layer alone")
         services = ("worker", "worker-live")
         self._town.compose("up", "--detach", "--no-build", "--no-deps", "--force-recreate", *services)
         for service in services:
@@ -197,7 +197,7 @@ class Check:
         done = self._ended("rolling")
         say(f"rolling update: the old Triton is gone, {done} of {rolled} images done")
         if done == rolled:
-            self.report.wrong.append("the batch was over before the old Triton was gone: give more --images")
+            self.findings.wrong.append("the batch was over before the old Triton was gone: give more --images")
         if not early:
             self._submit("next", later, *self._pinned("2"))
         for name, images in (("rolling", rolled), ("next", later)):
@@ -205,9 +205,9 @@ class Check:
 
     def _count_upgrade(self, name: str, image: str) -> None:
         if inspect("container", name)["Image"] == image:
-            self.report.upgrades += 1
+            self.findings.upgrades += 1
         else:
-            self.report.wrong.append(f"{name} does not run the new image")
+            self.findings.wrong.append(f"{name} does not run the new image")
 
     def _pinned(self, version: str) -> list[str]:
         """Options that pin the models: the one that is updated to a version."""
@@ -264,7 +264,7 @@ class Check:
         deadline = time.monotonic() + seconds
         while not closed(self._store, name):
             if time.monotonic() > deadline:
-                self.report.wrong.append(f"{name} has not ended in time")
+                self.findings.wrong.append(f"{name} has not ended in time")
                 return
             time.sleep(1)
 
@@ -285,10 +285,10 @@ class Check:
             verdict = judge(self._store, log, batch, pictures_whole, Counter(), ours=True)
             if batch.growing:
                 verdict.complaints.clear()  # that it is open, as the watch service's are for a day
-            self.report.verdicts[batch.name] = verdict
+            self.findings.verdicts[batch.name] = verdict
             say(f"{batch.name}: {batch.images} images, {verdict}")
         if sum(batch.images for batch in batches) != self._drawn:
-            self.report.wrong.append(f"batches have {sum(b.images for b in batches)} images of {self._drawn}")
+            self.findings.wrong.append(f"batches have {sum(b.images for b in batches)} images of {self._drawn}")
 
     @property
     def images(self) -> int:
@@ -326,18 +326,18 @@ def main(arguments: list[str]) -> int:
             town.up()
             say(f"all is healthy after {time.monotonic() - started:.0f} s")
             check = Check(town, options.images, options.rounds, options.seed)
-            report = check.run(options.parts.split(","))
+            findings = check.run(options.parts.split(","))
         finally:
             town.down()
             for name, image in OURS.items():
                 podman("tag", first[name], image)
-    complaints = [sentence for verdict in report.verdicts.values() for sentence in verdict.complaints]
-    for sentence in [*report.wrong, *complaints]:
+    complaints = [sentence for verdict in findings.verdicts.values() for sentence in verdict.complaints]
+    for sentence in [*findings.wrong, *complaints]:
         say(sentence)
-    say(f"longest until healthy: { {name: round(seconds) for name, seconds in report.slow.items()} }")
+    say(f"longest until healthy: { {name: round(seconds) for name, seconds in findings.slow.items()} }")
     say(f"{time.monotonic() - started:.0f} s")
-    print(report.line(check.images))
-    return 0 if report.good else 1
+    print(findings.line(check.images))
+    return 0 if findings.good else 1
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _SYNTAXES = (JPEG2000Lossless, RLELossless)
 
 
 def write_formats(folder: Path) -> int:
-    """Write a file of each; returns how many. No encoder of HEIC is at hand."""
+    """Write a file of each; returns how many. There is no encoder of HEIC."""
     drawn = phantom(11, height=120, width=160)
     made = dict((*_rasters(drawn), *_tiffs(drawn.image), *_dicoms(drawn)))
     for name, data in made.items():

@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> int:
         print("built twice: the same images" if same else "built twice: OTHER images")
     old = sum(stale(OURS[name]) for name in ("worker", "orchestrator"))
     if old:
-        print(f"{old} files of bytecode would be made anew at every start")
+        print(f"{old} files of bytecode would be compiled again at every start")
     complete = whole()
     sizes = " ".join(f"{name}={megabytes(OURS[name])}" for name in OURS)
     print(f"images={len(OURS)} seconds={seconds:.0f} base={megabytes(base)} {sizes}")

@@ -29,7 +29,7 @@ _DECODERS = ["jpeg_ls", "openjpeg", "pi_heif", "pylibjpeg", "rle"]  # which othe
 
 
 def names(package: str) -> Iterator[str]:
-    """All modules of a package, but for the API where what is below it is not there."""
+    """All modules of a package, except for the API where what is below it is not there."""
     yield package
     place = importlib.import_module(package).__path__
     for found in pkgutil.walk_packages(place, f"{package}.", onerror=lambda _: None):

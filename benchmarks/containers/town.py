@@ -107,7 +107,9 @@ class Town:
         found = inspect("container", container(service))
         before = found["RestartCount"]
         os.kill(found["State"]["Pid"], signal.SIGKILL)
-        self._until(lambda: inspect("container", container(service))["RestartCount"] > before, f"{service} anew")
+        self._until(
+            lambda: inspect("container", container(service))["RestartCount"] > before, f"{service} started again"
+        )
         self.wait(container(service))
 
     def stop(self, service: str) -> None:

@@ -33,7 +33,7 @@ from benchmarks.killloop import stock, work
 from benchmarks.killloop.clock import library
 from benchmarks.killloop.faults import KILLS, OTHERS, REAL_KILLS, Side, for_stock, schedule
 from benchmarks.killloop.house import House
-from benchmarks.killloop.loop import Loop, Outcome
+from benchmarks.killloop.loop import Loop, LoopOutcome
 from benchmarks.killloop.verdict import Verdict, judge, no_op_artifacts_whole, pictures_whole
 from dermbatch import layout
 from dermbatch.ledger import Ledger
@@ -51,7 +51,7 @@ TENANTS = ("clinic-a", "clinic-b")
 class Result:
     """One column of the table."""
 
-    outcome: Outcome
+    outcome: LoopOutcome
     verdict: Verdict
     own_deaths: dict[str, int]
 

@@ -21,7 +21,7 @@ def library() -> Path | None:
     return found[0] if found else None
 
 
-class Clock:
+class SteppedClock:
     """The clock of some parts, to be stepped while they run.
 
     Args:

@@ -19,11 +19,11 @@ import redis
 from pydantic import SecretStr
 
 from benchmarks.children import ChildDied, complaint_of
-from benchmarks.killloop.clock import Clock, library
+from benchmarks.killloop.clock import SteppedClock, library
 from benchmarks.killloop.proxy import CONTROL, Mood
 from benchmarks.killloop.worker import HANDS
 from dermbatch.errors import StackError
-from dermbatch.ledger import Member
+from dermbatch.ledger import ImageRef
 from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import LedgerSettings, RedisSettings, Settings
 from orchestrator.stack.environment import base_environment, settings_environment
@@ -33,7 +33,7 @@ from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
 
-_MOST_OWN_DEATHS = 3  # of one part: what ends by itself more often is broken, and no batch would ever end
+_MOST_OWN_DEATHS = 3  # of one part: what dies unasked more often is broken, and no batch would ever end
 
 
 class House:
@@ -72,7 +72,7 @@ class House:
         start = Settings(ledger=ledger)
         queues, redis_settings = self._queues(ports[6:], base)
         preload = library() if clocks else None
-        self.clock = Clock(queues, folder / "clock", preload) if preload else None
+        self.clock = SteppedClock(queues, folder / "clock", preload) if preload else None
         s3, self.straight, _ = s3_part(folder / "s3", self._logs("s3"), ports[1], base, start.store)
         through = self.straight.model_copy(update={"endpoint_url": f"http://127.0.0.1:{ports[2]}"})
         proxy = Part(
@@ -118,7 +118,7 @@ class House:
         }
         self._killed: set[str] = set()
         self.own_deaths: Counter[str] = Counter()
-        self._hit: Counter[Member] = Counter()
+        self._hit: Counter[ImageRef] = Counter()
 
     def _queues(self, ports: Sequence[int], base: Mapping[str, str]) -> tuple[list[Part], list[RedisSettings]]:
         """Redis of each shard, and the settings of who works for it; one key signs the messages of all."""
@@ -166,7 +166,7 @@ class House:
         """Start again what is dead; what nobody killed is counted, and not started for ever.
 
         Raises:
-            ChildDied: Where a part has ended by itself too often; gives its last words.
+            ChildDied: If a part has died unasked too often; gives its last words.
         """
         for name, part in self.parts.items():
             if not part.running:
@@ -249,7 +249,7 @@ class House:
 
     def _note_hit(self, pid: int) -> None:
         with suppress(OSError, ValueError):
-            self._hit[Member.named((self.hands / str(pid)).read_text())] += 1
+            self._hit[ImageRef.named((self.hands / str(pid)).read_text())] += 1
 
     def _logs(self, name: str) -> Path:
         return self._folder / "logs" / f"{name}.log"

@@ -15,13 +15,13 @@ from benchmarks.killloop.proxy import Mood
 
 _TICK = 0.05
 _LEAST_PAUSE = 0.15  # seconds between two faults, however fast the batch goes
-_LONGEST_PAUSE = 6.0  # without progress the next one comes all the same
+_LONGEST_PAUSE = 6.0  # without progress the next one comes anyway
 _BUSY_UNTIL = 0.95  # share of the images by which the last fault has come
 _HOUR = 3600
 
 
 @dataclass
-class Outcome:
+class LoopOutcome:
     """How a loop went.
 
     Attributes:
@@ -59,9 +59,9 @@ class Loop:
         self._offset = 0
         self._next = 0
         self._last = 0.0
-        self.outcome = Outcome()
+        self.outcome = LoopOutcome()
 
-    def run(self, ended: Callable[[], bool], deadline: float) -> Outcome:
+    def run(self, ended: Callable[[], bool], deadline: float) -> LoopOutcome:
         """Strike until all faults have come, and go on until the batch has ended or the deadline has passed.
 
         Args:

@@ -9,7 +9,7 @@ Run as a program::
 
 ``POST /-/chaos`` with a :class:`Mood` as JSON sets how it behaves; ``GET /-/chaos`` tells the mood and how many
 records of outcomes the server has written. Each successful PUT of a record of an outcome is a line of ``LOG``
-(:class:`Written`).
+(:class:`WrittenRecord`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Mood:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenRecord:
     """A record that the server has written: key with bucket, digest, and whether the PUT was conditional."""
 
     key: str
@@ -58,12 +58,12 @@ class Written:
     conditional: bool
 
 
-def written(log: Path) -> Iterator[Written]:
+def written(log: Path) -> Iterator[WrittenRecord]:
     """The lines of a log, in order; a last one that was cut off is left out."""
     with log.open(encoding="utf-8") as lines:
         for line in lines:
             if line.endswith("\n"):
-                yield Written(**json.loads(line))
+                yield WrittenRecord(**json.loads(line))
 
 
 @dataclass
@@ -195,7 +195,7 @@ class Proxy:
             return
         self.records += 1
         digest = hashlib.sha256(request.body).hexdigest()
-        line = Written(key, digest, request.header("if-none-match") is not None)
+        line = WrittenRecord(key, digest, request.header("if-none-match") is not None)
         self.log.write(json.dumps(asdict(line)) + "\n")
         self.log.flush()
 

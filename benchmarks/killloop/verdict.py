@@ -77,7 +77,7 @@ class Verdict:
 
 
 Check = Callable[[ObjectStore, ResultRecord], bool]
-"""Whether the artifacts of a record are whole."""
+"""Whether the artifacts of a record are complete and undamaged."""
 
 
 def no_op_artifacts_whole(store: ObjectStore, record: ResultRecord) -> bool:
@@ -160,7 +160,7 @@ def judge(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counte
 def bills(store: ObjectStore, batch: Batch, complaints: list[str]) -> tuple[int, int]:
     """How many images are billed twice or too high, and how many not or too low: all events against the records.
 
-    What is due is told here from each record by itself, not by the way on which closing tells it.
+    What is due is worked out here from each record, independently of how closing works it out.
     """
     billed: defaultdict[int, Used] = defaultdict(Used)
     over, under = [], []

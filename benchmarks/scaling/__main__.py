@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.scaling.options import RULES, Options, Prices, Speed, changed, measured, read_rules
+from benchmarks.scaling.options import RULES, NodePrices, Options, Speed, changed, measured, read_rules
 from benchmarks.scaling.outcome import LONG
 from benchmarks.scaling.simulation import Simulation
 from benchmarks.scaling.traces import TRACES
@@ -46,7 +46,7 @@ def _options(asked: argparse.Namespace) -> Options:
         speed = replace(speed, worker=asked.worker_seconds)
     if asked.triton_seconds:
         speed = replace(speed, triton=asked.triton_seconds)
-    prices = Prices(asked.gpu_price, asked.cpu_price)
+    prices = NodePrices(asked.gpu_price, asked.cpu_price)
     return Options(rules, speed, prices=prices, workers_wait=not asked.workers_do_not_wait)
 
 
@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slots", type=int, default=Speed().slots, help="images at a time in one worker")
     parser.add_argument("--worker-seconds", type=float, help="of an image outside Triton")
     parser.add_argument("--triton-seconds", type=float, help="of an image in Triton, all stages")
-    parser.add_argument("--gpu-price", type=float, default=Prices().gpu_node, help="of a GPU node for an hour")
-    parser.add_argument("--cpu-price", type=float, default=Prices().cpu_node, help="of a CPU node for an hour")
+    parser.add_argument("--gpu-price", type=float, default=NodePrices().gpu_node, help="of a GPU node for an hour")
+    parser.add_argument("--cpu-price", type=float, default=NodePrices().cpu_node, help="of a CPU node for an hour")
     parser.add_argument(
         "--workers-do-not-wait",
         action="store_true",

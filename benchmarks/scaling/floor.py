@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 
 from benchmarks.scaling.options import Speed
-from benchmarks.scaling.outcome import Outcome
+from benchmarks.scaling.outcome import SimulationOutcome
 from benchmarks.scaling.traces import Arrival
-from benchmarks.scaling.work import Events, Job, Line, Meter, Pod
+from benchmarks.scaling.work import EventQueue, Integral, Job, Pod, WaitingLine
 from dermbatch.ledger.queue import QUEUES, LaneOrder
 from dermbatch.records.asked import Lane
 
@@ -32,7 +32,7 @@ class Floor:
         bulk_share: Of what workers begin, while both lanes wait.
         at_once: Bulk images that a slot takes as one, to save time here.
         outcome: Is told what becomes of images.
-        ended: Told of a pod that was to leave and has nothing in hand any more.
+        ended: Told about a pod that was to leave and has nothing in hand any more.
 
     Attributes:
         slots, servers: Open ones: worker slots, Triton servers.
@@ -44,16 +44,16 @@ class Floor:
 
     def __init__(
         self,
-        events: Events,
+        events: EventQueue,
         speed: Speed,
         bulk_share: float,
         at_once: int,
-        outcome: Outcome,
+        outcome: SimulationOutcome,
         ended: Callable[[Pod], None],
     ) -> None:
         self._events, self._speed, self._outcome, self._ended = events, speed, outcome, ended
         self._at_once: dict[Lane, int] = {"live": 1, "bulk": at_once}
-        self._lines: dict[Lane, Line] = {"live": Line("live"), "bulk": Line("bulk")}
+        self._lines: dict[Lane, WaitingLine] = {"live": WaitingLine("live"), "bulk": WaitingLine("bulk")}
         self._order = LaneOrder(bulk_share)
         self._order.update(QUEUES.values())
         self._free: dict[str, deque[Pod]] = {name: deque() for name in WORKERS}  # a pod once for each free slot
@@ -61,7 +61,7 @@ class Floor:
         self._asking: deque[Job] = deque()
         self._dark: float | None = None
         self.work: dict[Lane, int] = {"live": 0, "bulk": 0}
-        self.servers, self.busy, self.inside = Meter(), Meter(), Meter()
+        self.servers, self.busy, self.inside = Integral(), Integral(), Integral()
         self.queued, self.requests = 0.0, 0
 
     def waiting(self, lane: Lane) -> int:

@@ -23,7 +23,7 @@ class Node:
 
 
 @dataclass
-class Pool:
+class NodePool:
     """Nodes of one kind.
 
     Args:

@@ -89,7 +89,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Prices:
+class NodePrices:
     """Of one node for an hour, in whatever currency, and how many workers a CPU node takes."""
 
     gpu_node: float = 2.50
@@ -110,7 +110,7 @@ class Options:
     rules: Rules
     speed: Speed = Speed()
     times: Times = Times()
-    prices: Prices = Prices()
+    prices: NodePrices = NodePrices()
     bulk_share: float = LedgerSettings.model_fields["bulk_share"].default
     workers_wait: bool = True
 

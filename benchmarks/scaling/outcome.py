@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich.table import Table
 
-from benchmarks.scaling.options import Prices
+from benchmarks.scaling.options import NodePrices
 from dermbatch.records.asked import Lane
 
 LONG = 180.0
@@ -32,7 +32,7 @@ class Moment:
 
 
 @dataclass
-class Outcome:
+class SimulationOutcome:
     """Of one simulation; times in seconds.
 
     Attributes:
@@ -81,11 +81,11 @@ class Outcome:
         """Share of the live images that waited for longer."""
         return float(np.mean(np.array(self.waits["live"]) > seconds)) if self.waits["live"] else 0.0
 
-    def cost(self, prices: Prices) -> float:
+    def cost(self, prices: NodePrices) -> float:
         """Of all nodes."""
         return self.gpu_hours * prices.gpu_node + self.cpu_hours * prices.cpu_node
 
-    def figures(self, prices: Prices) -> dict[str, float]:
+    def figures(self, prices: NodePrices) -> dict[str, float]:
         """All of it by name; hours, seconds (``_s``), shares, images."""
         images = sum(self.finished.values())
         return {
@@ -106,7 +106,7 @@ class Outcome:
             "longest_without_triton_s": self.dark,
         }
 
-    def table(self, prices: Prices) -> Table:
+    def table(self, prices: NodePrices) -> Table:
         """For people."""
         table = Table("figure", "value", title=self.trace)
         for name, value in self.figures(prices).items():

@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.scaling.options import Prices
-from benchmarks.scaling.outcome import Moment, Outcome
+from benchmarks.scaling.options import NodePrices
+from benchmarks.scaling.outcome import Moment, SimulationOutcome
 
 _POINTS = 1500  # more than a picture shows
 
 
-def plot(outcome: Outcome, prices: Prices, path: Path) -> None:
+def plot(outcome: SimulationOutcome, prices: NodePrices, path: Path) -> None:
     """Draw what waits, what runs, and how long live images waited.
 
     Args:
@@ -53,7 +53,7 @@ def _draw_waiting(axes: Axes, hours: list[float], moments: list[Moment]) -> None
     axes.set_ylabel("images that wait")
 
 
-def _draw_waits(axes: Axes, outcome: Outcome) -> None:
+def _draw_waits(axes: Axes, outcome: SimulationOutcome) -> None:
     """Share of live images that waited for longer than so many seconds."""
     for name, times in (("for a worker", outcome.waits["live"]), ("for the result", outcome.took)):
         seconds = np.maximum(np.sort(times), 0.1)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from benchmarks.scaling.autoscaler import Autoscaler
 from benchmarks.scaling.floor import TRITON, WORKERS, Floor
-from benchmarks.scaling.nodes import Pool
+from benchmarks.scaling.nodes import NodePool
 from benchmarks.scaling.options import Options
-from benchmarks.scaling.outcome import Moment, Outcome
+from benchmarks.scaling.outcome import Moment, SimulationOutcome
 from benchmarks.scaling.traces import Loss, Trace
-from benchmarks.scaling.work import Events, Pod
+from benchmarks.scaling.work import EventQueue, Pod
 
 _JOBS = 200_000  # of a trace, at most: bulk images are taken several at a time where there are more
 _WINDOW = 60.0  # seconds over which the rules take rates and means
@@ -46,14 +46,14 @@ class Simulation:
 
     def __init__(self, trace: Trace, options: Options) -> None:
         self._trace, self._options = trace, options
-        self._events, self._outcome = Events(), Outcome(trace.name)
+        self._events, self._outcome = EventQueue(), SimulationOutcome(trace.name)
         bulk = sum(arrival.images for arrival in trace.arrivals if arrival.lane == "bulk")
         at_once = max(1, -(-bulk // _JOBS))
         self._floor = Floor(self._events, options.speed, options.bulk_share, at_once, self._outcome, self._end)
         times, prices = options.times, options.prices
         self._pools = {
-            "cpu": Pool(times.cpu_node, times.node_idle, prices.workers_on_a_node),
-            "gpu": Pool(times.gpu_node, times.node_idle, 1),
+            "cpu": NodePool(times.cpu_node, times.node_idle, prices.workers_on_a_node),
+            "gpu": NodePool(times.gpu_node, times.node_idle, 1),
         }
         targets = options.rules.targets
         if set(targets) != {*WORKERS, TRITON}:
@@ -67,7 +67,7 @@ class Simulation:
             [trace.until, *(arrival.time for arrival in trace.arrivals), *(loss.time for loss in trace.losses)]
         )
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulationOutcome:
         """From the start until everything is done and given back."""
         for name, scaler in self._scalers.items():
             for _ in range(scaler.replicas):  # they have been there for long

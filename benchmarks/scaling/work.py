@@ -12,7 +12,7 @@ from benchmarks.scaling.nodes import Node
 from dermbatch.records.asked import Lane
 
 
-class Events:
+class EventQueue:
     """What is going to happen, in the order of time.
 
     Attributes:
@@ -84,7 +84,7 @@ class Job:
 
 
 @dataclass
-class Line:
+class WaitingLine:
     """The images of a lane that wait, the longest first."""
 
     lane: Lane
@@ -112,7 +112,7 @@ class Line:
 
 
 @dataclass
-class Meter:
+class Integral:
     """The integral of something that jumps, over time."""
 
     level: float = 0.0

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
+from benchmarks.arguments import read_arguments
 from benchmarks.strange.drawings import Image
 from benchmarks.strange.kinds import Kind, drawn_kinds, real_kinds
 from dermbatch.models.repository import default_model_repository
@@ -68,10 +69,7 @@ def main() -> None:
     parser.add_argument("--unpurified", action="store_true", help="leave purification out")
     parser.add_argument("--only", default="", help="kinds whose names hold this")
     parser.add_argument("--out", type=Path, help="CSV file of a row a picture, to be written")
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    if not asked.smoke and not (asked.data and asked.data.is_dir()):
-        parser.error("--data is missing or no folder: name that of the pictures, or take --smoke")
+    asked = read_arguments(parser)
     kinds = ([] if asked.smoke else real_kinds(asked.data)) + drawn_kinds(40 if asked.smoke else 1)
     chosen = {**DEFAULT_MODELS, Stage.PURIFY: ModelChoice(name=asked.purify)} if asked.purify else DEFAULT_MODELS
     judge = Judge(asked.repository or default_model_repository(), chosen, purified=not asked.unpurified)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import IO
 
 from dermbatch.archives.compressed import HEAD_BYTES, SUFFIXES, compression, single_member, unpacked_head
-from dermbatch.archives.members import Allowance, Member, refusal
+from dermbatch.archives.members import Allowance, ArchiveMember, refusal
 from dermbatch.archives.tars import looks_like_tar, tar_members
 from dermbatch.archives.zips import zip_members
 from dermbatch.errors import BadInput
 from dermbatch.records.asked import Refusal
 from dermbatch.settings import ArchiveSettings
 
-__all__ = ["Member", "is_archive", "is_archive_name", "is_compressed_name", "members"]
+__all__ = ["ArchiveMember", "is_archive", "is_archive_name", "is_compressed_name", "members"]
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tb2", ".tar.xz", ".txz", ".tar.lzma", ".tlz")
 _ENDINGS = (".zip", *_TARS)
@@ -45,7 +45,7 @@ def is_archive(head: bytes) -> bool:
 
 def members(
     file: Path | IO[bytes] | bytes, limits: ArchiveSettings, *, name: str = "", sidecars: bool = False
-) -> Iterator[Member]:
+) -> Iterator[ArchiveMember]:
     """The members of an archive in its own order; those of a nested archive come where that archive lies.
 
     Folders are passed over, and so are sidecars (:mod:`dermbatch.archives.sidecars`). A member can be read before
@@ -70,7 +70,7 @@ def members(
         yield from (member for member in found if sidecars or not member.sidecar)
 
 
-def _read(file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowance) -> Iterator[Member]:
+def _read(file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowance) -> Iterator[ArchiveMember]:
     """Members of one archive, by what it really is."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
@@ -84,7 +84,7 @@ def _read(file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowa
 
 def _members(
     file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowance, depth: int
-) -> Iterator[Member]:
+) -> Iterator[ArchiveMember]:
     """Members of an archive that lies ``depth`` archives deep."""
     for member in _read(file, name, limits, allowance):
         nested = is_archive_name(member.name) or is_compressed_name(member.name)
@@ -96,7 +96,9 @@ def _members(
             yield from _nested(member, limits, allowance, depth + 1)
 
 
-def _nested(archive: Member, limits: ArchiveSettings, allowance: Allowance, depth: int) -> Iterator[Member]:
+def _nested(
+    archive: ArchiveMember, limits: ArchiveSettings, allowance: Allowance, depth: int
+) -> Iterator[ArchiveMember]:
     """Members of a nested archive; if it cannot be read to its end, it comes last itself, with the reason."""
     try:
         with tempfile.TemporaryFile() as file:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
-from dermbatch.archives.members import BROKEN, CHUNK, MESSAGES, SMALL, Allowance, Member, cannot_be_opened
+from dermbatch.archives.members import BROKEN, CHUNK, MESSAGES, SMALL, Allowance, ArchiveMember, cannot_be_opened
 from dermbatch.errors import BadInput
 from dermbatch.settings import ArchiveSettings
 
@@ -72,7 +72,9 @@ def unpacked_head(head: bytes, length: int) -> bytes | None:
         return None
 
 
-def single_member(file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowance) -> Iterator[Member]:
+def single_member(
+    file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowance
+) -> Iterator[ArchiveMember]:
     """The one file inside a compressed file, named after it without its ending; it can be read once.
 
     Raises:
@@ -86,7 +88,7 @@ def single_member(file: IO[bytes], name: str, limits: ArchiveSettings, allowance
     path = PurePosixPath(name)
     called = path.name[: -len(path.suffix)] if path.suffix.lower() in SUFFIXES else path.name
     most = max(packed * limits.max_ratio, SMALL)
-    yield Member(
+    yield ArchiveMember(
         called or path.name, 0, _unpack=partial(_chunks, inside, most, limits.max_member_bytes, allowance)
     )
 

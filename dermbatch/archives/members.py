@@ -74,7 +74,7 @@ class Allowance:
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveMember:
     """A file in an archive, or why it is none.
 
     Attributes:
@@ -143,7 +143,9 @@ def cannot_be_opened() -> BadInput:
     )
 
 
-def admitted(member: Member, is_folder: bool, reasons: dict[str, bool], most: int) -> Iterator[Member]:
+def admitted(
+    member: ArchiveMember, is_folder: bool, reasons: dict[str, bool], most: int
+) -> Iterator[ArchiveMember]:
     """A member, refused if it must be, or marked as a sidecar; none for a folder.
 
     Args:

@@ -19,7 +19,7 @@ from dermbatch.archives.members import (
     SMALL,
     Allowance,
     ArchiveClosed,
-    Member,
+    ArchiveMember,
     admitted,
     cannot_be_opened,
 )
@@ -40,7 +40,7 @@ def looks_like_tar(head: bytes) -> bool:
     return True
 
 
-def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) -> Iterator[Member]:
+def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) -> Iterator[ArchiveMember]:
     """The members of a tar archive; each can be read once, before the next one is asked for.
 
     Args:
@@ -66,7 +66,7 @@ def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
                 "zip_corrupt": info.size < 0,
                 "tar_special": not (info.isreg() or info.isdir()) or info.issparse(),
             }
-            member = Member(name, info.size, _unpack=partial(_chunks, archive, info, packed))
+            member = ArchiveMember(name, info.size, _unpack=partial(_chunks, archive, info, packed))
             yield from admitted(member, info.isdir(), reasons, limits.max_member_bytes)
 
 

@@ -20,7 +20,7 @@ from dermbatch.archives.members import (
     SMALL,
     Allowance,
     ArchiveClosed,
-    Member,
+    ArchiveMember,
     admitted,
     cannot_be_opened,
     too_many,
@@ -37,7 +37,7 @@ _LEAST_READ = 4 << 20
 _HEADER_BYTES = 30  # of a member, before its name (APPNOTE 4.3.7)
 
 
-def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) -> Iterator[Member]:
+def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) -> Iterator[ArchiveMember]:
     """The members of a zip archive in its own order; they can be read until the iteration ends.
 
     Args:
@@ -65,7 +65,7 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
                 "zip_bomb": info.file_size > max(info.compress_size * limits.max_ratio, SMALL),
             }
             unpack = partial(_chunks, archive, info, allowance, limits.max_ratio)
-            member = Member(named(info), info.file_size, _unpack=unpack)
+            member = ArchiveMember(named(info), info.file_size, _unpack=unpack)
             yield from admitted(member, info.is_dir(), reasons, limits.max_member_bytes)
 
 

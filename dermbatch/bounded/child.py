@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dermbatch.bounded.limits import Limits, Reading, begin
+from dermbatch.bounded.limits import BoundedRead, Limits, begin
 from dermbatch.bounded.messages import DONE, FAILED, PIXELS, receive, send
 
 
@@ -40,7 +40,7 @@ def serve(owner: socket.socket) -> None:
 
 
 def _answer(owner: socket.socket, errand: Errand, beside: list[memoryview]) -> None:
-    reading = Reading(errand.limits, beside[0].nbytes, lambda pixels: send(owner, PIXELS, pixels))
+    reading = BoundedRead(errand.limits, beside[0].nbytes, lambda pixels: send(owner, PIXELS, pixels))
     begin(reading)
     failed: Exception | None = None
     try:

@@ -74,7 +74,7 @@ def _asked(pixels: int) -> str:
     return f"a picture of {pixels / _MEGA:,.1f} megapixels" if pixels else "a file that states no picture size"
 
 
-class Reading:
+class BoundedRead:
     """One file that this process reads under limits.
 
     Args:
@@ -118,10 +118,10 @@ def _limit(kind: int, most: int | None) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-_reading: Reading | None = None
+_reading: BoundedRead | None = None
 
 
-def begin(reading: Reading | None) -> None:
+def begin(reading: BoundedRead | None) -> None:
     """Set the file that this process reads now; none once it has finished."""
     global _reading  # noqa: PLW0603 - limits are the process's, too
     _reading = reading

@@ -48,7 +48,7 @@ class Nursery:
         self._door = door
         self._end = weakref.finalize(self, _end, door, process, os.getpid())
 
-    def child(self) -> Child:
+    def child(self) -> ReaderProcess:
         """A new reading process.
 
         Raises:
@@ -63,7 +63,7 @@ class Nursery:
                 owner.close()
                 leash.close()
                 raise
-        return Child(owner, leash)
+        return ReaderProcess(owner, leash)
 
     def close(self) -> None:
         """End it, and all its children."""
@@ -77,7 +77,7 @@ def _end(door: socket.socket, process: subprocess.Popen[bytes], owner: int) -> N
         process.wait()
 
 
-class Child:
+class ReaderProcess:
     """A reading process as its owner has it.
 
     Args:

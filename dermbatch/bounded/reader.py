@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from dermbatch.bounded.child import Errand
 from dermbatch.bounded.limits import Limits
 from dermbatch.bounded.messages import PIXELS, QUESTION, receive, send
-from dermbatch.bounded.nursery import Child, Nursery
+from dermbatch.bounded.nursery import Nursery, ReaderProcess
 from dermbatch.errors import BadInput, ReaderKilled
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Reader:
     def __init__(self, limits: Limits, modules: Sequence[str], nursery: Nursery | None = None) -> None:
         self._limits, self._modules, self._nursery = limits, tuple(modules), nursery
         self._lock = threading.Lock()
-        self._idle: list[tuple[Child, int]] = []
+        self._idle: list[tuple[ReaderProcess, int]] = []
         weakref.finalize(self, _end, self._idle)
 
     def run(
@@ -92,7 +92,7 @@ class Reader:
                 self._nursery.close()
                 self._nursery = None
 
-    def _taken(self) -> tuple[Child, int]:
+    def _taken(self) -> tuple[ReaderProcess, int]:
         """A living process, and how many files it has read."""
         with self._lock:
             while self._idle:
@@ -111,14 +111,14 @@ class Reader:
                         raise
         raise AssertionError("the second time ends it")
 
-    def _give_back(self, child: Child, done: int) -> None:
+    def _give_back(self, child: ReaderProcess, done: int) -> None:
         if done >= _TASKS:
             child.close()
             return
         with self._lock:
             self._idle.append((child, done))
 
-    def _asked(self, child: Child, errand: Errand, data: bytes) -> Any:
+    def _asked(self, child: ReaderProcess, errand: Errand, data: bytes) -> Any:
         """What the function has returned, or the exception to be raised instead."""
         begun, pixels = time.monotonic(), 0
         try:
@@ -152,7 +152,7 @@ class Reader:
         )
 
 
-def _end(idle: list[tuple[Child, int]]) -> None:
+def _end(idle: list[tuple[ReaderProcess, int]]) -> None:
     for child, _ in idle:
         child.close()
     idle.clear()

@@ -1,4 +1,4 @@
-"""Decoders' own warnings, silenced while files of strangers are read.
+"""Decoders' own warnings, silenced while untrusted files are read.
 
 Pillow and pydicom warn about oddities in a file. Those that matter become a note or a refusal here; the rest would
 only fill logs, and may quote a header's values.

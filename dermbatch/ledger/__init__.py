@@ -18,12 +18,12 @@ import zlib
 
 from dermbatch.ledger.batches import Batches, BatchState
 from dermbatch.ledger.connection import Connection
-from dermbatch.ledger.images import Claim, Due, Images, Member, Message
+from dermbatch.ledger.images import Claim, Due, ImageRef, Images, Message
 from dermbatch.ledger.slots import Slots
 from dermbatch.ledger.snapshot import Snapshot, merged, take_snapshot
 from dermbatch.settings import LedgerSettings, RedisSettings
 
-__all__ = ["BatchState", "Claim", "Due", "Ledger", "Member", "Message", "Snapshot"]
+__all__ = ["BatchState", "Claim", "Due", "ImageRef", "Ledger", "Message", "Snapshot"]
 
 
 class Ledger:

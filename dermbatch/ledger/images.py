@@ -41,7 +41,7 @@ MOST_ROWS = 5000
 
 
 @dataclass(frozen=True)
-class Member:
+class ImageRef:
     """An image, as the ledger names it.
 
     Attributes:
@@ -104,7 +104,7 @@ class Claim:
 class Due:
     """An image that was due and has already been moved on or queued again (``requeue.lua``)."""
 
-    member: Member
+    image: ImageRef
     payload: str
     why: Literal["expired", "resend", "poison"]
     attempts: int
@@ -157,7 +157,7 @@ class Images:
 
     def finish(
         self,
-        job: ImageJob | Member,
+        job: ImageJob | ImageRef,
         owner: str,
         outcome: Literal["done", "failed"],
         reason: str = "",
@@ -200,7 +200,7 @@ class Images:
 
     def give_back(self, batch: str, index: int) -> bool:
         """Queue an image again because the worker that received its message will not process it."""
-        return self._run("give_back", [INFLIGHT, STATES], [Member(batch, index).member]) == 1
+        return self._run("give_back", [INFLIGHT, STATES], [ImageRef(batch, index).member]) == 1
 
     def drop(self, batch: str) -> int:
         """Remove a batch's images from flight, except those that a worker holds; returns how many were removed."""
@@ -217,11 +217,11 @@ class Images:
             self._run("requeue", [*FLIGHT, CLOCK], args),
         )
         return [
-            Due(Member.named(member), payload, why, attempts, bool(expired))
+            Due(ImageRef.named(member), payload, why, attempts, bool(expired))
             for member, why, attempts, payload, expired in rows
         ]
 
-    def reject(self, member: Member, owner: str) -> int:
+    def reject(self, image: ImageRef, owner: str) -> int:
         """Count a delivery of an unreadable message.
 
         With number ``MOST_DELIVERIES``, ``owner`` has to record the image as failed.
@@ -229,12 +229,12 @@ class Images:
         Returns:
             How often it has been delivered.
         """
-        args: list[str | int] = [member.member, MOST_DELIVERIES, owner]
+        args: list[str | int] = [image.member, MOST_DELIVERIES, owner]
         return cast(int, self._run("reject", [INFLIGHT, STATES, JOBS], args))
 
-    def discard(self, member: Member) -> bool:
+    def discard(self, image: ImageRef) -> bool:
         """Remove a queued image from flight and its message from the queue; ``False`` if it is not queued."""
-        return self._run("discard", FLIGHT, [member.member]) == 1
+        return self._run("discard", FLIGHT, [image.member]) == 1
 
     @property
     def _probation(self) -> float:

@@ -12,7 +12,7 @@ _FIGURES, _OPERATING, _NEXT = "\n## Figures\n", "\n## Operating points\n", "\n##
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """A ``MODEL_CARD.md``.
 
     Attributes:
@@ -30,7 +30,7 @@ class Card:
     operating: dict[str, str] = field(default_factory=dict)
 
 
-def card_of(repository: Path, model: str) -> Card | None:
+def card_of(repository: Path, model: str) -> ModelCard | None:
     """The card of a model in a repository; none if it has no readable one."""
     try:
         text = (repository / model / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def card_of(repository: Path, model: str) -> Card | None:
         return None
     title = _TITLE.search(text)
     does = next((line for line in text.splitlines()[1:] if line.strip()), "")
-    return Card(text, title and title[1], does, _table(text, _FIGURES), _table(text, _OPERATING))
+    return ModelCard(text, title and title[1], does, _table(text, _FIGURES), _table(text, _OPERATING))
 
 
 def _table(text: str, heading: str) -> dict[str, str]:

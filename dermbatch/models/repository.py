@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def default_model_repository() -> Path:
         if any(place.glob("*/config.pbtxt")):
             return place
     raise StackError(f"no models found in {' or '.join(map(str, places))}; name a Triton model repository")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a model's file in hexadecimal, by which records name the model."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def newest_file(repository: Path, name: str) -> Path:

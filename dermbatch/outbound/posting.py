@@ -159,7 +159,7 @@ def is_web_page(body: bytes) -> bool:
 
 
 def _in_time(pieces: Iterable[bytes], until: float, most: int | None = None) -> Iterator[bytes]:
-    """The pieces, as long as there is time; time-outs of sockets begin anew with every byte."""
+    """The pieces, as long as there is time; time-outs of sockets start over with every byte."""
     length = 0
     for piece in pieces:
         length += len(piece)

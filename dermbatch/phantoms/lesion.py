@@ -87,7 +87,7 @@ def paint(rng: np.random.Generator, rgb: Floats, depth: Floats, kind: Kind) -> F
         rng: Source of all choices.
         rgb: Skin, float32 [H, W, 3], 0 to 255.
         depth: As `outline` returns it.
-        kind: What it shall look like.
+        kind: What it looks like.
 
     Returns:
         float32 [H, W, 3], 0 to 255.

@@ -109,7 +109,7 @@ class Decision(Stored):
         kind: ``read``; ``adjudicate``, between others' readings; ``return``, for the reader to correct.
         made: When.
         seen: What the reader was shown.
-        despite: The keys of newer results that the reader was told about before deciding all the same.
+        despite: The keys of newer results that the reader was told about before deciding anyway.
         diagnosis: Labels; several where several are possible.
         unsure: Whether the reader is not sure.
         mask: Mask of the lesion; none if the reader said nothing about it.

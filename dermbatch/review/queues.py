@@ -1,4 +1,4 @@
-"""Queues of images for readers: storing them, mixing in known cases, and how one stands for a reader."""
+"""Queues of images for readers: storing them, mixing in known cases, and where a reader stands with a case."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def mixed(cases: Sequence[Case], known: Sequence[Case], seed: str) -> tuple[Case
     Args:
         cases: Those to be read; a known one among them is taken out and placed at random.
         known: The known ones.
-        seed: Another one gives other places.
+        seed: A different one gives different places.
     """
     open_ones = [case for case in cases if case not in set(known)]
     falls = {case: _share(seed, case) * len(open_ones) for case in known}

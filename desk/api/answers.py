@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 from dataclasses import asdict
 from datetime import datetime
@@ -13,14 +12,10 @@ from urllib.parse import urlencode
 
 from fastapi import Request, Response
 
+from desk.digests import digest
 from desk.problems import Problem
 
 JSON = "application/json"
-
-
-def digest(*parts: object) -> str:
-    """A short digest of what an answer depends on."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
 
 
 def is_known(request: Request, etag: str) -> bool:

@@ -15,11 +15,12 @@ from dermbatch.records.outcome import EnhanceOutput, FailureRecord, ResultRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import read
-from desk.api.answers import as_json, digest, is_known, json_of, ranged, tagged
+from desk.api.answers import as_json, is_known, json_of, ranged, tagged
 from desk.desk import TheStore
+from desk.digests import digest
 from desk.pictures import layers
 from desk.pictures.layers import outline
-from desk.pictures.pictures import Pictures
+from desk.pictures.pictures import DecodedPictures
 from desk.pictures.pyramid import TILE, Pyramid
 from desk.problems import Problem
 from desk.results.comparisons import true_mask
@@ -45,19 +46,19 @@ class Records:
         self._held: OrderedDict[tuple[str, int], ResultRecord] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, store: ObjectStore, batch: str, index: int, *, anew: bool = True) -> ResultRecord:
+    def get(self, store: ObjectStore, batch: str, index: int, *, fresh: bool = True) -> ResultRecord:
         """The record of a result.
 
         Args:
             store: Reads it.
             batch: Name of the batch.
             index: Index of the image.
-            anew: Whether to read it even if it is cached, to note who looks at it, and to see that it still
+            fresh: Whether to read it even if it is cached, to note who looks at it, and to see that it still
                 exists.
         """
         with self._lock:
             found = self._held.get((batch, index))
-        if found is None or anew:
+        if found is None or fresh:
             found = read(store, layout.result(batch, index), ResultRecord)
             with self._lock:
                 self._held[batch, index] = found
@@ -72,10 +73,10 @@ def record(batch: str, index: int, request: Request, store: TheStore) -> ResultR
     return _there(held, store, batch, index)
 
 
-def _there(held: Records, store: ObjectStore, batch: str, index: int, *, anew: bool = True) -> ResultRecord:
+def _there(held: Records, store: ObjectStore, batch: str, index: int, *, fresh: bool = True) -> ResultRecord:
     layout.check_batch_name(batch)
     try:
-        return held.get(store, batch, index, anew=anew)
+        return held.get(store, batch, index, fresh=fresh)
     except ObjectNotFound as error:
         named(store, batch)
         what = f"image {index} of batch {batch!r} has no result, or no longer has one"
@@ -220,7 +221,7 @@ def tile(
 ) -> Response:
     """A tile of a layer. Tiles at the image's own size are lossless."""
     held: Records = request.app.state.records
-    found = _there(held, store, batch, index, anew=False)
+    found = _there(held, store, batch, index, fresh=False)
     body, media_type = _picture(request, store, found, layer).tile(level, row, column)
     return tagged(request, digest(_identity(found, layer), level, row, column), body, media_type)
 
@@ -285,7 +286,7 @@ def _identity(found: ResultRecord, layer: str) -> str:
 def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: str) -> Pyramid:
     if layer not in layers_of(found):
         raise Problem(404, "no_layer", f"this image has no layer {layer!r}")
-    pictures: Pictures = request.app.state.pictures
+    pictures: DecodedPictures = request.app.state.pictures
 
     def files() -> dict[str, bytes]:
         return {

@@ -31,7 +31,7 @@ _NAME = re.compile(r"\w[\w.-]{0,200}")
 
 
 @dataclass(frozen=True)
-class Model:
+class ListedModel:
     """A model.
 
     Attributes:
@@ -93,7 +93,7 @@ def canaries(request: Request, store: TheStore, person: ThePerson) -> Response:
     return json_of(request, [report.model_dump(mode="json") for report in canaries_of(store, person)])
 
 
-def all_models(settings: Settings) -> tuple[list[Model], str | None]:
+def all_models(settings: Settings) -> tuple[list[ListedModel], str | None]:
     """All models, and, if it is unknown which are served, why."""
     try:
         there, problem = dict(served(settings.triton, timeout=_TIMEOUT)), None
@@ -104,7 +104,8 @@ def all_models(settings: Settings) -> tuple[list[Model], str | None]:
         used.setdefault(choice.name, []).append(stage.value)
     names = [*used, *sorted(set(there) - set(used))]
     return [
-        Model(name, tuple(there.get(name, ())), tuple(used.get(name, ())), **_of_card(name)) for name in names
+        ListedModel(name, tuple(there.get(name, ())), tuple(used.get(name, ())), **_of_card(name))
+        for name in names
     ], problem
 
 

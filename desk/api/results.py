@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from desk.api.answers import as_json, cursor_of, digest, is_known, next_link, read_cursor, tagged
+from desk.api.answers import as_json, cursor_of, is_known, next_link, read_cursor, tagged
 from desk.api.sets import sets_of
 from desk.desk import TheDesk, ThePerson, TheStore
+from desk.digests import digest
 from desk.door.blinding import note_rows
 from desk.problems import Problem
 from desk.results.shelf import Shelf

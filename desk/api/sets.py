@@ -34,7 +34,7 @@ class ImageSet(Record):
 Index = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
-class Change(BaseModel):
+class SetChange(BaseModel):
     """What goes in and out: indices by batch."""
 
     add: dict[str, list[Index]] = {}
@@ -53,7 +53,7 @@ def sets(request: Request, store: TheStore, person: ThePerson) -> Response:
 
 
 @router.patch("/{name}", response_model=ImageSet)
-def change(name: SetName, changed: Change, request: Request, store: TheStore, person: ThePerson) -> Response:
+def change(name: SetName, changed: SetChange, request: Request, store: TheStore, person: ThePerson) -> Response:
     """Put images in and take images out; simultaneous changes are never lost."""
     for _ in range(_TRIES):
         try:
@@ -73,7 +73,7 @@ def delete(name: SetName, store: TheStore, person: ThePerson) -> None:
     store.delete(layout.image_set(person.key, name))
 
 
-def _changed(found: ImageSet, changed: Change) -> ImageSet:
+def _changed(found: ImageSet, changed: SetChange) -> ImageSet:
     images = {batch: set(indices) for batch, indices in found.images.items()}
     for batch, indices in changed.add.items():
         images.setdefault(batch, set()).update(indices)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, StoreUnavailable
 from dermbatch.ledger.connection import sorted_errors
 from dermbatch.store import ObjectStore
@@ -74,7 +75,7 @@ def begin(
         raise Problem(413, "too_large", f"a file has at most {desk.settings.desk.upload_bytes:,} bytes")
     into = wanted.into or secrets.token_urlsafe(18)
     name = clean(wanted.name)
-    upload = Upload(person.key, into, f"desk/{into}/{name}", wanted.size)
+    upload = Upload(person.key, into, layout.upload(into, name), wanted.size)
     identifier = secrets.token_urlsafe(18)
     _enter(desk.redis, store, upload, name, identifier)
     if wanted.size > PIECE:
@@ -129,7 +130,7 @@ def drop(identifier: str, desk: TheDesk, person: ThePerson, store: TheStore) -> 
         store.delete(upload.key, bucket=store.incoming_bucket)
     with sorted_errors():
         desk.redis.delete(_key(identifier))
-        desk.redis.hdel(_files(person.key, upload.into), upload.key.split("/", 2)[2])
+        desk.redis.hdel(_files(person.key, upload.into), upload.key.removeprefix(layout.uploads(upload.into)))
 
 
 def prefix_of(desk: Desk, person: Person, into: str) -> str:
@@ -147,7 +148,7 @@ def prefix_of(desk: Desk, person: Person, into: str) -> str:
         raise Problem(
             409, "upload_incomplete", f"{len(unfinished)} of {len(files)} files are incomplete: continue them"
         )
-    return f"s3://{desk.store.incoming_bucket}/desk/{into}/"
+    return f"s3://{desk.store.incoming_bucket}/{layout.uploads(into)}"
 
 
 def clean(name: str) -> str:

@@ -84,5 +84,5 @@ def _of_batches(request: Request) -> set[str]:
 
 
 def _by_row(request: Request) -> bool:
-    """Whether a path notes by itself which rows it has shown, or shows none of single images."""
+    """Whether a path itself notes which rows it has shown, or shows none of single images."""
     return request.url.path.startswith("/v1/results")

@@ -133,7 +133,7 @@ class Sessions:
             if session.granted is not None and not known:
                 for what, value in (("sub", session.granted.subject), ("sid", session.granted.sid)):
                     if value:
-                        asked.sadd(_key(what, value), _digest(token))
+                        asked.sadd(_key(what, value), secret_digest(token))
                         asked.expireat(_key(what, value), math.ceil(session.granted.ends))
             asked.execute()
 
@@ -226,8 +226,9 @@ def _box(token: str) -> SecretBox:
 
 
 def _key(kind: str, token: str) -> str:
-    return f"desk:{kind}:{_digest(token)}"
+    return f"desk:{kind}:{secret_digest(token)}"
 
 
-def _digest(text: str) -> str:
+def secret_digest(text: str) -> str:
+    """SHA-256 of a secret in hexadecimal: what is kept of it."""
     return hashlib.sha256(text.encode()).hexdigest()

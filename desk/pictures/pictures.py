@@ -27,7 +27,7 @@ _PATIENCE = 3  # seconds on the clock per processor second: somebody is waiting
 Files = Callable[[], dict[str, bytes]]
 
 
-class Pictures:
+class DecodedPictures:
     """Decoded pictures, up to a number of bytes.
 
     Args:

@@ -32,7 +32,7 @@ Look = Callable[[str, int], ResultRecord | None]
 """Reads the record of an image; none if it no longer has a result."""
 
 
-class _Sink(io.RawIOBase):
+class _Forwarded(io.RawIOBase):
     """Takes what is written and passes it on."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def csv(tables: Iterable[pa.Table], names: Sequence[str]) -> Iterator[bytes]:
 
 def parquet(tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> Iterator[bytes]:
     """Parquet with the columns of a schema, else of the first table; null if a batch lacks a column."""
-    sink = _Sink()
+    sink = _Forwarded()
     writer: pq.ParquetWriter | None = None
     for table in tables:
         writer = writer or pq.ParquetWriter(sink, schema or table.schema, compression="zstd")
@@ -142,7 +142,7 @@ def coco(
 
 def zipped(files: Iterable[tuple[str, bytes | Iterable[bytes]]]) -> Iterator[bytes]:
     """A zip archive of already compressed files, file by file."""
-    sink = _Sink()
+    sink = _Forwarded()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name, body in files:
             if isinstance(body, bytes):

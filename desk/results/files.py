@@ -31,7 +31,7 @@ _TAIL, _AT_ONCE = 96 << 10, 1 << 20
 """Bytes read to get a part's footer; and size up to which the whole part is read, to save a request."""
 
 _GAP = 256 << 10
-"""Unwanted bytes that are read all the same if that saves a request."""
+"""Unwanted bytes that are read anyway if that saves a request."""
 
 _END = 8
 """Bytes after a footer: its length, and the magic number (Apache Parquet, file format)."""
@@ -68,7 +68,7 @@ def opened(store: ObjectStore, found: Sequence[Piece]) -> list[Whole | PartFile]
 
 
 @dataclass(frozen=True)
-class Span:
+class RowSpan:
     """Rows of a file that are read together, and the first and last image among them."""
 
     group: int
@@ -114,7 +114,7 @@ class PartFile:
     def __init__(self, store: ObjectStore, piece: Piece) -> None:
         self._store, self._piece = store, piece
         self._footer = b""
-        self._spans: list[Span] | None = None
+        self._spans: list[RowSpan] | None = None
 
     @property
     def rows(self) -> int:
@@ -134,7 +134,7 @@ class PartFile:
         return self._known()[0].schema.to_arrow_schema()
 
     @property
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[RowSpan]:
         """Its row groups."""
         if self._spans is None:
             self._spans = _spans_of(self._known()[0])
@@ -199,18 +199,18 @@ def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _spans_of(metadata: pq.FileMetaData) -> list[Span]:
+def _spans_of(metadata: pq.FileMetaData) -> list[RowSpan]:
     """Row groups with their range of images, from the column's statistics."""
     at = metadata.schema.names.index("index")
     found = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         statistics = group.column(at).statistics
-        found.append(Span(number, group.num_rows, statistics.min, statistics.max))
+        found.append(RowSpan(number, group.num_rows, statistics.min, statistics.max))
     return found
 
 
-def _reach(spans: Sequence[Span]) -> tuple[int, int]:
+def _reach(spans: Sequence[RowSpan]) -> tuple[int, int]:
     return min((span.first for span in spans), default=0), max((span.last for span in spans), default=-1)
 
 

@@ -22,6 +22,7 @@ from luqum.exceptions import ParseError
 from luqum.thread import parse
 
 from desk.problems import Problem
+from orchestrator.reporting.table.columns import truths
 
 ALIASES = {"flag": "flags", "class": "label", "model": "classify_model", "note": "notes", "size": "pixels"}
 """What a column may also be called."""
@@ -67,10 +68,10 @@ class Query:
         """
         if self._tree is None:
             return np.ones(count, np.bool_)
-        return _Reading(count, column, members).of(self._tree, None)
+        return _Evaluation(count, column, members).of(self._tree, None)
 
 
-class _Reading:
+class _Evaluation:
     def __init__(self, count: int, column: Column, members: Members) -> None:
         self._count, self._column, self._members = count, column, members
 
@@ -104,7 +105,7 @@ class _Reading:
         if column is None:
             return np.zeros(self._count, np.bool_)
         if isinstance(node, tree.Word) and node.value == _ANY:
-            return _truth(pc.is_valid(column))
+            return truths(pc.is_valid(column))
         return _among(column, node, loose=loose)
 
 
@@ -113,7 +114,7 @@ def _among(column: pa.ChunkedArray, node: Any, *, loose: bool) -> Truth:
     if pa.types.is_list(kind):
         return _in_lists(column, node)
     if pa.types.is_boolean(kind):
-        return _truth(pc.equal(column, _yes(node)))
+        return truths(pc.equal(column, _yes(node)))
     if pa.types.is_string(kind):
         return _texts(column, node, loose=loose)
     return _between(column, kind, node)
@@ -129,10 +130,10 @@ def _texts(column: pa.ChunkedArray, node: Any, *, loose: bool) -> Truth:
     if "*" in text or "?" in text:
         pattern = re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
         pattern = f"(?s:{pattern})" if loose else f"^(?s:{pattern})$"
-        return _truth(pc.match_substring_regex(column, pattern, ignore_case=True))
+        return truths(pc.match_substring_regex(column, pattern, ignore_case=True))
     if loose:
-        return _truth(pc.match_substring(column, text, ignore_case=True))
-    return _truth(pc.equal(pc.utf8_lower(column), text.lower()))
+        return truths(pc.match_substring(column, text, ignore_case=True))
+    return truths(pc.equal(pc.utf8_lower(column), text.lower()))
 
 
 def _in_lists(column: pa.ChunkedArray, node: Any) -> Truth:
@@ -147,13 +148,13 @@ def _in_lists(column: pa.ChunkedArray, node: Any) -> Truth:
 
 def _between(column: pa.ChunkedArray, kind: pa.DataType, node: Any) -> Truth:
     low, high, with_low, with_high = _bounds(node)
-    found = _truth(pc.is_valid(column))
+    found = truths(pc.is_valid(column))
     if low is not None:
         compare = pc.greater_equal if with_low else pc.greater
-        found &= _truth(compare(column, _value(low, kind, node)))
+        found &= truths(compare(column, _value(low, kind, node)))
     if high is not None:
         compare = pc.less_equal if with_high else pc.less
-        found &= _truth(compare(column, _value(high, kind, node)))
+        found &= truths(compare(column, _value(high, kind, node)))
     return found
 
 
@@ -199,11 +200,6 @@ def _yes(node: Any) -> bool:
     if text not in {"true", "false", "yes", "no"}:
         raise _wrong("this field is true or false", _place(node))
     return text in {"true", "yes"}
-
-
-def _truth(column: Any) -> Truth:
-    filled = pc.fill_null(column, False)
-    return np.asarray(filled.to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _place(node: Any) -> int:

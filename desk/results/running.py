@@ -15,7 +15,7 @@ from dermbatch.errors import ObjectNotFound
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.records.row import NO_DICOM, sent
 from dermbatch.store import ObjectStore
-from orchestrator.batches.outcomes import Marks, Outcome, entries, in_order, read_marks, read_outcome
+from orchestrator.batches.outcomes import Outcome, OutcomeMarks, entries, in_order, read_marks, read_outcome
 from orchestrator.reporting.table.columns import rows_of
 
 AT_ONCE = 1000
@@ -88,7 +88,7 @@ class Made:
         yield np.arange(self.rows), self._table if names is None else self._table.select(names)
 
 
-def _read(store: ObjectStore, batch: Batch, marks: Marks, indices: Sequence[int]) -> Iterable[Outcome]:
+def _read(store: ObjectStore, batch: Batch, marks: OutcomeMarks, indices: Sequence[int]) -> Iterable[Outcome]:
     def look(entry: ManifestEntry) -> Outcome | None:
         try:
             return read_outcome(store, batch, entry, done=marks.is_done(entry.index))

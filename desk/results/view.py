@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from desk.digests import digest
 from desk.problems import Problem
 from desk.results.query import ALIASES, Query, Truth
 from desk.results.table import Table
@@ -95,15 +95,13 @@ class View:
     @cached_property
     def fingerprint(self) -> str:
         """Differs if batches, query or order differ; stays the same while a running batch grows."""
-        return _digest([*(part.name for part in self.parts), self._query.text, self._sort])
+        return digest(*(part.name for part in self.parts), self._query.text, self._sort)
 
     @cached_property
     def version(self) -> str:
         """Differs whenever anything that the view shows may differ."""
-        members = sorted(
-            (name, len(found), _digest(map(str, sorted(found)))) for name, found in self._sets.items()
-        )
-        return _digest([self.fingerprint, *(part.table.version for part in self.parts), str(members)])
+        members = sorted((name, len(found), digest(*sorted(found))) for name, found in self._sets.items())
+        return digest(self.fingerprint, *(part.table.version for part in self.parts), members)
 
     def column(self, name: str) -> pa.ChunkedArray | None:
         """A column across all batches; none if there is no such column."""
@@ -320,7 +318,3 @@ def _spread(column: pa.ChunkedArray) -> dict[str, Any] | None:
     low, high = (0.0, 1.0) if values.max() <= 1 else (float(values.min()), float(values.max()))
     counts, _ = np.histogram(values, _BINS, (low, high))
     return {"low": low, "high": high, "counts": counts.tolist()}
-
-
-def _digest(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]

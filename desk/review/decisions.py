@@ -1,6 +1,6 @@
 """What people decide of an image: read, and added to.
 
-A reader who has not decided yet is told of no one else's decisions: two readers are blind to each other.
+A reader who has not decided yet learns no one else's decisions: two readers are blind to each other.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class SentDecision(BaseModel):
     stages: dict[Stage, str] = Field(description="keys of the results that the reader saw")
     shown: bool = Field(description="whether the models' results were shown")
     blank: bool = Field(default=False, description="whether drawing started on an empty picture")
-    despite: dict[Stage, str] = Field(default={}, description="keys of newer results that the reader was told of")
+    despite: dict[Stage, str] = Field(
+        default={}, description="keys of newer results that the reader was told about"
+    )
     diagnosis: list[Text] = []
     unsure: bool = False
     mask: list[int] | str | None = Field(
@@ -78,7 +80,7 @@ def read(
         ),
     ] = False,
 ) -> Response:
-    """The decisions of an image that the reader may see, the version that comes next, and what was run anew.
+    """The decisions of an image that the reader may see, the next version, and what has run again since.
 
     Who decides between readers is a reviewer: nobody else sees others' decisions before their own.
     """
@@ -199,7 +201,7 @@ def _tell(leases: Leases, case: Case, kept: Decision) -> None:
         if kept.kind != "return":
             leases.done(case, kept.reader)
     except LedgerUnavailable:
-        _log.warning("a queue was not told of a decision", batch=case.batch, index=case.index)
+        _log.warning("a queue was not told about a decision", batch=case.batch, index=case.index)
 
 
 def _drawn(mask: list[int] | str | None, record: ResultRecord) -> DrawnMask | None:

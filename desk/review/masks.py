@@ -24,9 +24,10 @@ from dermbatch.review.masks import of_runs, runs
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read_if_any
-from desk.api.answers import as_json, digest, json_of, tagged
+from desk.api.answers import as_json, json_of, tagged
 from desk.api.images import TheRecord, source_of
 from desk.desk import Person, ThePerson, TheStore
+from desk.digests import digest
 from desk.pictures.layers import outline
 from desk.problems import Problem
 from desk.review.queues import TheLeases

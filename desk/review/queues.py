@@ -30,6 +30,7 @@ from desk.door.tenancy import check_own
 from desk.problems import Problem
 from desk.results.shelf import Shelf
 from desk.results.view import View
+from orchestrator.reporting.table.columns import truths
 
 router = APIRouter(prefix="/v1/queues", tags=["review"])
 
@@ -244,7 +245,7 @@ def _next(queue: Queue, store: ObjectStore, leases: Leases, person: Person, afte
 def _is_open(
     case: Case, many: int, reader: str, found: Sequence[Decision], leases: Leases, store: ObjectStore
 ) -> bool:
-    """Whether a reader who has just leased an image may have it, by what is stored; Redis is told of that."""
+    """Whether a reader who has just leased an image may have it, by what is stored; Redis is told about that."""
     if kept.returned_to(reader, found) is not None:
         return True
     if any(one.reader == reader and one.kind != "return" for one in found):
@@ -300,7 +301,7 @@ def _done(view: View) -> Any:
     outcome, order = view.column("outcome"), view.order
     if outcome is None:
         return order
-    return order[np.asarray(pc.equal(outcome.cast(pa.string()), "done").fill_null(False))[order]]
+    return order[truths(pc.equal(outcome.cast(pa.string()), "done"))[order]]
 
 
 def _chosen(view: View, asked: QueueRequest) -> list[Case]:

@@ -16,9 +16,10 @@ from dermbatch.records.review import Decision
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read_if_any
-from desk.api.answers import digest, json_of, ranged
+from desk.api.answers import json_of, ranged
 from desk.api.images import TheRecord, source_of
 from desk.desk import TheDesk, ThePerson, TheStore
+from desk.digests import digest
 from desk.door.tenancy import own_tenant
 from desk.problems import Problem
 from desk.review.masks import TheDecision, drawn, picture

@@ -69,7 +69,9 @@ def pairs(
 
 @app.command("from-feedback")
 def from_feedback(
-    batches: Annotated[list[str], typer.Argument(metavar="BATCH", help="Whose decisions.", show_default=False)],
+    batches: Annotated[
+        list[str], typer.Argument(metavar="BATCH", help="Batches whose decisions are taken.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder to make, in the layout of docs/data.md.")],
     home: Annotated[
         Path | None,

@@ -30,7 +30,7 @@ def evaluate_oneshot(
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Supports shown at a time.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="How often supports are drawn, for each diagnosis.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     split: Split = None,
     rename: Map = None,
     out: Out = None,
@@ -46,7 +46,7 @@ def evaluate_oneshot(
         raise UsageError(f"no image of {unseen or 'any diagnosis'} has a mask in {masks}")
     loaded = load_shown(model, unseen)
     rows: Rows = []
-    how = oneshot.Draws(shots, draws, seed)
+    how = oneshot.SupportDraws(shots, draws, seed)
     figures = oneshot.evaluate(loaded, chosen, how, watched=output.watched("oneshot"), rows=rows)
     output.write_rows(out, rows)
     about: dict[str, object] = {

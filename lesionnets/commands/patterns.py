@@ -17,7 +17,7 @@ from lesionnets.commands.options import AsJson, Classifier, Images, Labels, Map,
 
 if TYPE_CHECKING:
     from lesionnets.data.sources.isic import Sample
-    from lesionnets.evaluation.models.predictors import Model
+    from lesionnets.evaluation.models.predictors import LoadedModel
     from lesionnets.nets.classify.pattern_classifier import PatternClassifier
 
 Models = Annotated[
@@ -93,7 +93,7 @@ def evaluate_retrieval(
         int | None, typer.Option(min=10, help="Search only this many of them, drawn at random.")
     ] = None,
     rename: Map = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """How many of the five most similar pictures have the same diagnosis, by patterns and by embeddings."""
@@ -156,7 +156,7 @@ def _networks(paths: list[Path] | None) -> list[PatternClassifier]:
     return [load_patterns(path) for path in paths or patterns_along()]
 
 
-def _segmenter(samples: Sequence[Sample], name: str | None) -> Model | None:
+def _segmenter(samples: Sequence[Sample], name: str | None) -> LoadedModel | None:
     """The model that finds lesions; none where every sample has an expert's mask."""
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 

@@ -14,12 +14,12 @@ from lesionnets.commands.options import Images, Partial
 
 if TYPE_CHECKING:
     from lesionnets.data.sources.isic import Sample
-    from lesionnets.evaluation.models.predictors import Model
+    from lesionnets.evaluation.models.predictors import LoadedModel
     from lesionnets.graphs.precision import Inputs
 
 
 def precision(
-    stage: Annotated[Stage, typer.Argument(help="Whose model.")],
+    stage: Annotated[Stage, typer.Argument(help="Stage of the model.")],
     images: Images,
     repository: Annotated[Path, typer.Option(help="Triton model repository to write NAME_int8 into.")],
     masks: Annotated[
@@ -72,7 +72,7 @@ def precision(
     typer.echo(write_variant(path, made, repository, kind))
 
 
-def _inputs(model: Model, stage: Stage, samples: list[Sample]) -> Iterator[Inputs]:
+def _inputs(model: LoadedModel, stage: Stage, samples: list[Sample]) -> Iterator[Inputs]:
     """What the model would be given of these images.
 
     Where it takes tiles, an enhancer, the middle of each and all of it as a poorer camera had taken it: noise and

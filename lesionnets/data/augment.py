@@ -19,7 +19,7 @@ Random = np.random.Generator
 def random_view(image: Image, mask: Mask, size: int, random: Random) -> tuple[Image, Mask]:
     """Turn, mirror, squash, zoom and shift an image, in one interpolation.
 
-    Cameras' frames are 4:3 or 3:2 and are squashed to a network's square input, so each side is scaled by itself.
+    Cameras' frames are 4:3 or 3:2 and are squashed to a network's square input, so each side is scaled separately.
     Zooming out makes a lesion as small as in wide frames, with a black, mirrored or stretched surround.
 
     Returns:

@@ -24,7 +24,7 @@ AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Bank:
+class FeatureBank:
     """Features of pictures, with their masks.
 
     Attributes:
@@ -51,14 +51,14 @@ class Bank:
 
 
 @torch.inference_mode()
-def described(extractor: Extractor, batches: Iterator[tuple[Tensor, Tensor]]) -> Bank:
+def described(extractor: Extractor, batches: Iterator[tuple[Tensor, Tensor]]) -> FeatureBank:
     """Make a bank of images float [n, 3, S, S] and masks float [n, 1, S, S], 0 to 1."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for images, masks in batches:
         low = extractor.low(images)
         high = extractor.high(low)
         parts.append((low.half().cpu(), high.half().cpu(), (255 * masks).round().to(torch.uint8).cpu()))
-    return Bank(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+    return FeatureBank(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
 
 
 def skin_views(album: Album, size: int, views: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,7 +76,7 @@ def natural_views(episodes: NaturalEpisodes, count: int) -> Iterator[tuple[Tenso
         yield batch["images"], batch["masks"]
 
 
-def kept(path: Path, make: Callable[[], Bank]) -> Bank:
+def kept(path: Path, make: Callable[[], FeatureBank]) -> FeatureBank:
     """The bank of a folder, created if missing."""
     names = ("low", "high", "masks")
     if not path.is_dir():
@@ -85,7 +85,7 @@ def kept(path: Path, make: Callable[[], Bank]) -> Bank:
         for name in names:
             np.save(beside / f"{name}.npy", getattr(bank, name).numpy())
         beside.replace(path)
-    return Bank(*(_mapped(path / f"{name}.npy") for name in names))
+    return FeatureBank(*(_mapped(path / f"{name}.npy") for name in names))
 
 
 def _mapped(path: Path) -> Tensor:
@@ -103,7 +103,7 @@ class SkinBank:
         batch_size: Pictures in a batch.
     """
 
-    bank: Bank
+    bank: FeatureBank
     rows: Sequence[Tensor]
     batch_size: int
 
@@ -118,7 +118,7 @@ class SkinBank:
 class NaturalBank:
     """Batches of things, each of one class, as they were drawn."""
 
-    bank: Bank
+    bank: FeatureBank
     batch_size: int
 
     def batch(self) -> Batch:

@@ -56,7 +56,7 @@ class Degradation(StrEnum):
 
 
 STRENGTHS = {
-    # Blur up to five eighths of a pixel of the small picture: what is more out of focus is taken again. Noise:
+    # Blur up to five eighths of a pixel of the small picture: what is less sharp is photographed again. Noise:
     # the real photographs of the DND benchmark (Plötz and Roth, CVPR 2017), taken at high sensitivity, have about
     # 30 dB when developed, which is 8; a dermatoscope's light gives less. JPEG: from what messengers send to what
     # cameras store; by their quantisation tables, sixty of the ISIC archive have 70 to 98, most of them 70.

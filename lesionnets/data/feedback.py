@@ -27,7 +27,7 @@ Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenLessons:
     """What was written: images by split, numbers of each diagnosis and of masks, and those left out by reason."""
 
     images: dict[str, int]
@@ -46,7 +46,7 @@ class _Teaching:
 
 def write_set(
     store: ObjectStore, batches: Sequence[str], out: Path, *, renamed: Mapping[str, str], val: float
-) -> Written:
+) -> WrittenLessons:
     """Write what readers decided as a training set.
 
     ``<split>/images/<batch>_<index>.png``, ``<split>/masks/<batch>_<index>_segmentation.png`` and ``labels.csv``,
@@ -82,7 +82,7 @@ def write_set(
     _csv(out / "labels.csv", _LABELS, diagnosed)
     _csv(out / "left_out.csv", _LEFT_OUT, left_out)
     _csv(out / "feedback.csv", _KEPT, rows)  # last: once it exists, the set is complete
-    return Written(
+    return WrittenLessons(
         images=dict(Counter(str(row["split"]) for row in rows)),
         diagnoses=dict(Counter(str(row["diagnosis"]) for row in diagnosed)),
         masks=sum(row["has_mask"] == 1 for row in rows),

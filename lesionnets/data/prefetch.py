@@ -24,6 +24,11 @@ def shuffled(count: int, batch_size: int) -> Iterable[npt.NDArray[np.int64]]:
     return (order[i * batch_size : (i + 1) * batch_size] for i in range(whole))
 
 
+def epoch_random() -> np.random.Generator:
+    """NumPy's generator for an epoch, seeded by torch's global one."""
+    return np.random.default_rng(int(torch.randint(2**62, ())))
+
+
 def prefetched(items: Iterable[Item], *, ahead: int = 3) -> Iterator[Item]:
     """Yield the items in order, while a thread prepares up to ``ahead`` of them.
 

@@ -19,7 +19,7 @@ from lesionnets.evaluation import classify, segment
 from lesionnets.evaluation.figures.boundary import boundary
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
 from lesionnets.evaluation.figures.overlap import agreement
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 
 LIMIT = 1.0
 """Distance above which a worker makes no diagnosis, because the picture is not a dermoscopic image."""
@@ -29,9 +29,9 @@ LIMIT = 1.0
 class Chain:
     """The stages' models; without a purifier, masks and diagnoses are those of the unpurified pictures."""
 
-    purifier: Model | None
-    segmenter: Model
-    classifier: Model | None
+    purifier: LoadedModel | None
+    segmenter: LoadedModel
+    classifier: LoadedModel | None
 
 
 def evaluate(
@@ -82,7 +82,7 @@ def evaluate(
     return figures | {f"classify_{name}": figure for name, figure in ranked.items()}
 
 
-def _classes(classifier: Model | None, asked: Sequence[str], labelled: Sequence[Sample]) -> Sequence[str]:
+def _classes(classifier: LoadedModel | None, asked: Sequence[str], labelled: Sequence[Sample]) -> Sequence[str]:
     """The classifier's classes, if there is one and it is measured."""
     if classifier is None or not labelled:
         return ()
@@ -115,7 +115,7 @@ def _row(chain: Chain, sample: Sample, names: Sequence[str], long_side: int | No
     return row
 
 
-def _diagnosis(model: Model, image: Image, lesion: Image, names: Sequence[str]) -> dict[str, object]:
+def _diagnosis(model: LoadedModel, image: Image, lesion: Image, names: Sequence[str]) -> dict[str, object]:
     answer = model(IMAGE=model.fitted(image, native=False), LESION=model.fitted(lesion, native=False))
     given = np.asarray(answer["PROBABILITIES"], np.float32)
     if len(given) != len(names):
@@ -129,7 +129,7 @@ def _diagnosis(model: Model, image: Image, lesion: Image, names: Sequence[str]) 
     }
 
 
-def purified(model: Model, image: Image) -> tuple[Image, float]:
+def purified(model: LoadedModel, image: Image) -> tuple[Image, float]:
     """The picture that purification hands on in service, and the share of the pixels that it replaced.
 
     Args:

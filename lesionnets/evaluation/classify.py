@@ -19,7 +19,7 @@ from lesionnets.evaluation.figures.intervals import Figure, Weights
 from lesionnets.evaluation.figures.overlap import Mask
 from lesionnets.evaluation.figures.ranking import areas, curves
 from lesionnets.evaluation.figures.strata import Row, Strata, grouped
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 
 SENSITIVITIES = (0.82, 0.89, 0.95)
 """Sensitivities at which specificity is measured, as in the ISIC challenges; dermatologists reach 82 and 89 %."""
@@ -30,9 +30,9 @@ TOLD = ("image_id", "diagnosis", "contrast")
 
 
 def evaluate(
-    model: Model,
+    model: LoadedModel,
     samples: Sequence[Sample],
-    segmenter: Model | None,
+    segmenter: LoadedModel | None,
     *,
     classes: Sequence[str] = (),
     native: bool = False,
@@ -82,13 +82,15 @@ def evaluate(
     return bootstrap(np.stack(rows), labels, classes=names, rounds=rounds)
 
 
-def probabilities(model: Model, image: Image, lesion: Image, *, native: bool) -> npt.NDArray[np.float32]:
+def probabilities(model: LoadedModel, image: Image, lesion: Image, *, native: bool) -> npt.NDArray[np.float32]:
     """A classifier's probabilities [C] for an image [H, W, 3] and a lesion mask [H, W]."""
     answer = model(IMAGE=model.fitted(image, native=native), LESION=model.fitted(lesion, native=native))
     return np.asarray(answer["PROBABILITIES"], np.float32)
 
 
-def known_classes(model: Model, count: int, asked: Sequence[str], samples: Sequence[Sample]) -> Sequence[str]:
+def known_classes(
+    model: LoadedModel, count: int, asked: Sequence[str], samples: Sequence[Sample]
+) -> Sequence[str]:
     """The names of a model's classes, in order: those asked for, its own, or the data set's with as many.
 
     Raises:
@@ -130,7 +132,7 @@ def refuse_unknown(model: str, names: Sequence[str], samples: Sequence[Sample]) 
         raise UsageError(f"all images are labelled {found.pop()}: at least two diagnoses are needed")
 
 
-def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: bool) -> Image:
+def lesion_of(sample: Sample, image: Image, segmenter: LoadedModel | None, *, native: bool) -> Image:
     """The lesion mask that a classifier gets for an image [H, W, 3]: uint8 [H, W], 255 in the lesion."""
     height, width = image.shape[:2]
     if sample.mask is not None:
@@ -142,7 +144,7 @@ def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: 
     return as_bytes(segment.worker_mask(segmenter, found, (height, width)))
 
 
-def embedding_of(model: Model, image: Image, lesion: Image) -> npt.NDArray[np.float64]:
+def embedding_of(model: LoadedModel, image: Image, lesion: Image) -> npt.NDArray[np.float64]:
     """A classifier's embedding of a picture: float64 [F], of length 1.
 
     Args:

@@ -18,7 +18,7 @@ from lesionnets.evaluation import classify, segment
 from lesionnets.evaluation.figures.intervals import Figure, Weights, bootstrap, bootstrap_mean
 from lesionnets.evaluation.figures.overlap import jaccard
 from lesionnets.evaluation.figures.ranking import areas, curves
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 
 ARMS = ("off", "on", "clean")
 DIFFERENCES = (("on", "off"), ("on", "clean"))
@@ -27,9 +27,9 @@ Probabilities = npt.NDArray[np.float32]
 
 
 def evaluate(
-    purifier: Model,
-    segmenter: Model,
-    classifier: Model | None,
+    purifier: LoadedModel,
+    segmenter: LoadedModel,
+    classifier: LoadedModel | None,
     samples: Sequence[Sample],
     *,
     classes: Sequence[str] = (),
@@ -90,7 +90,12 @@ def evaluate(
 
 
 def _diagnoses(
-    segmenter: Model, classifier: Model, pictures: Sequence[Image], maps: Sequence[Image], *, native: bool
+    segmenter: LoadedModel,
+    classifier: LoadedModel,
+    pictures: Sequence[Image],
+    maps: Sequence[Image],
+    *,
+    native: bool,
 ) -> Probabilities:
     """Probabilities [pictures, classes]; each picture has the mask that a worker makes of its map."""
     lesions = [
@@ -106,7 +111,7 @@ def _diagnoses(
 
 
 def _arms(
-    purifier: Model, image: Image, seeds: Sequence[Sequence[int]], *, native: bool
+    purifier: LoadedModel, image: Image, seeds: Sequence[Sequence[int]], *, native: bool
 ) -> dict[str, list[Image]]:
     """Pictures of each arm, at the size that the purifier is sent: one for each seed, and one clean."""
     clean = purifier.fitted(image, native=native)

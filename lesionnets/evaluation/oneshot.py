@@ -16,7 +16,7 @@ from lesionnets.evaluation.segment import Rows, Watched, read_pair, worker_mask
 
 
 @dataclass(frozen=True)
-class Draws:
+class SupportDraws:
     """How supports are drawn.
 
     Attributes:
@@ -45,7 +45,12 @@ class Draws:
 
 
 def evaluate(
-    model: Shown, samples: Sequence[Sample], how: Draws, *, watched: Watched = iter, rows: Rows | None = None
+    model: Shown,
+    samples: Sequence[Sample],
+    how: SupportDraws,
+    *,
+    watched: Watched = iter,
+    rows: Rows | None = None,
 ) -> dict[str, Figure]:
     """Means over images and draws, with 95 % bootstrap intervals over images.
 
@@ -94,7 +99,7 @@ def evaluate(
 
 
 def _supports(
-    model: Shown, samples: Sequence[Sample], kind: str, how: Draws
+    model: Shown, samples: Sequence[Sample], kind: str, how: SupportDraws
 ) -> list[tuple[np.ndarray[tuple[int], np.dtype[np.float32]], set[str]]]:
     """The mean prototypes of each draw, and the images that they are of."""
     found = []

@@ -16,7 +16,7 @@ from lesionnets.evaluation.figures.boundary import boundary
 from lesionnets.evaluation.figures.calibration import pixel_error, pixel_gaps
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap, bootstrap_mean
 from lesionnets.evaluation.figures.overlap import Mask, agreement
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 
 Watched = Callable[[Sequence[Sample]], Iterable[Sample]]
 """Iterates over samples, and may show its progress."""
@@ -28,7 +28,7 @@ MOST_PIXELS = 1_000_000_000
 
 
 def evaluate(
-    model: Model,
+    model: LoadedModel,
     samples: Sequence[Sample],
     *,
     native: bool = False,
@@ -123,19 +123,19 @@ def read_pair(sample: Sample) -> tuple[Image, Mask]:
     return image, read_fitting_mask(sample.mask, *image.shape[:2]) > 0
 
 
-def lesion_probability(model: Model, image: Image, *, native: bool) -> npt.NDArray[np.uint8]:
+def lesion_probability(model: LoadedModel, image: Image, *, native: bool) -> npt.NDArray[np.uint8]:
     """The answer of a model of the segment stage: probability x 255, [h, w], at the size that it was sent."""
     return np.asarray(model(IMAGE=model.fitted(image, native=native))["LESION"], np.uint8)
 
 
-def worker_mask(model: Model, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
+def worker_mask(model: LoadedModel, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
     """The mask as a worker makes it: cut at the model's threshold, with holes filled and one lesion kept."""
     threshold, most = model.number("threshold", THRESHOLD), max(1, int(model.number("lesions", MOST)))
     found = lesion_mask(probability, (shape[0], shape[1]), threshold=threshold, most=most)
     return np.asarray(found.mask > 0)
 
 
-def network_mask(model: Model, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
+def network_mask(model: LoadedModel, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
     """The pixels whose probability reaches the model's threshold."""
     return np.asarray(enlarged(probability, shape) >= model.number("threshold", THRESHOLD) * 255)
 

@@ -66,7 +66,7 @@ def to_onnx(
         free: The free axes of each input, each with a name or a ``torch.export.Dim``.
     """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        # The exporter tells of its own deprecations and progress.
+        # The exporter prints its own deprecations and progress.
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(

@@ -71,32 +71,21 @@ def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(empty, torch.zeros_like(start), start), torch.where(empty, torch.ones_like(end), end)
 
 
-def cut_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
-    """Cut squares out of pictures; each new pixel is the mean of four points. The border continues outside.
+def reduce_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
+    """Cut squares out of pictures by two matrix products, in a fraction of the time that sampling takes.
+
+    A new pixel is a mean of those around it that falls off linearly, over one pixel of the coarser of both grids.
+    The border continues outside.
 
     Args:
         values: Float [N, C, S, S]: pictures squashed to a square.
         square: Of :func:`lesion_square`.
         height: Height of the pictures before they were squashed, in pixels.
         width: Likewise.
-        size: Side of the result in pixels.
+        size: Side of the result in pixels, a multiple of 8.
 
     Returns:
         Float [N, C, size, size].
-    """
-    points = (torch.arange(2 * size, device=values.device) + 0.5) / (2 * size) - 0.5
-    rows = 2 * (square[:, 0:1] + points * square[:, 2:3] / height) - 1
-    columns = 2 * (square[:, 1:2] + points * square[:, 2:3] / width) - 1
-    grid = _grid(rows, columns)
-    cut = functional.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return functional.avg_pool2d(cut, 2)
-
-
-def reduce_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
-    """The same as :func:`cut_square` by two matrix products, in a fraction of the time on a processor.
-
-    A new pixel is a mean of those around it that falls off linearly, over one pixel of the coarser of both grids.
-    Arguments and result are those of :func:`cut_square`; ``size`` is a multiple of 8.
     """
     longer = torch.sym_max(height, width)  # type: ignore[no-untyped-call]
     across = _reduced(values.transpose(2, 3), square[:, 1:2], square[:, 2:3], width, longer, size)

@@ -37,7 +37,7 @@ def area_sample(image: Tensor, size: int, samples: int) -> Tensor:
     """
     rows = _centres(size * samples, image.shape[1], image.device)
     columns = _centres(size * samples, image.shape[2], image.device)
-    # Columns are gathered once they lie apart, as rows do: whole columns are copied, not each pixel by itself.
+    # Columns are gathered once they lie apart, as rows do: whole columns are copied, not pixel by pixel.
     apart = image.index_select(1, rows).permute(0, 2, 3, 1)
     values = apart.index_select(1, columns).permute(0, 2, 3, 1).float()
     return functional.avg_pool2d(values, samples) / 255

@@ -1,1 +1,1 @@
-"""The networks, one file each; every file can be read by itself."""
+"""The networks, one file each; every file can be read on its own."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 WEIGHT_LEVELS = 64
 """On either side of zero: 7 bits. Two products with a byte, 2 x 255 x 64, then fit into 16 bits, where processors
-without VNNI add them up and cut off what is more (``vpmaddubsw``)."""
+without VNNI add them up with saturation (``vpmaddubsw``)."""
 _VALUE_LEVELS = 255
 BEYOND = 1e-4
 """Share of the values on either side that a range leaves out: a few of noisy pictures are several times the
@@ -72,7 +72,7 @@ class ByteConv2d(nn.Conv2d):
 
 
 def _range(x: Tensor) -> Tensor:
-    """Lowest and highest value but for ``BEYOND``, and zero; float32 [2]."""
+    """Lowest and highest value except for ``BEYOND``, and zero; float32 [2]."""
     values = x.flatten()[:: max(x.numel() // _LOOKED_AT, 1)]
     count = int(BEYOND * len(values)) + 1
     low, high = -(-values).topk(count).values[-1], values.topk(count).values[-1]

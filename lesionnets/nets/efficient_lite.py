@@ -67,7 +67,7 @@ class Convolution(nn.Module):
 
 
 class Block(nn.Module):
-    """Expand the channels, filter each by itself, project them: MBConv without attention.
+    """Expand the channels, filter each separately, project them: MBConv without attention.
 
     With a shortcut if the shapes allow it.
     """

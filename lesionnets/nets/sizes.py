@@ -1,4 +1,4 @@
-"""Helpers for sizes: channels at a width, and sides that can be halved evenly."""
+"""Helpers for sizes: channels at a width, sides that can be halved evenly, maps as large as others."""
 
 from __future__ import annotations
 
@@ -16,10 +16,23 @@ def padded(values: Tensor, multiple: int) -> Tensor:
 
     Args:
         values: Float [N, C, H, W].
-        multiple: The number of which both sides shall be multiples.
+        multiple: The number of which both sides become multiples.
 
     Returns:
         Float [N, C, H', W'], with H' >= H and W' >= W.
     """
     height, width = values.shape[-2:]
     return functional.pad(values, (0, -width % multiple, 0, -height % multiple))
+
+
+def resized(values: Tensor, like: Tensor) -> Tensor:
+    """Maps at the height and width of other ones, bilinearly.
+
+    Args:
+        values: Float [N, C, h, w].
+        like: [..., H, W].
+
+    Returns:
+        Float [N, C, H, W].
+    """
+    return functional.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-class Marks:
+class OutcomeMarks:
     """Which images of a batch have a result, a failure, or neither; one byte an image."""
 
     def __init__(self, images: int) -> None:
@@ -76,7 +76,7 @@ class Marks:
         return (index for index, mark in enumerate(self._marks) if mark != _NONE)
 
 
-def read_marks(store: ObjectStore, batch: Batch, readers: int = 8) -> Marks:
+def read_marks(store: ObjectStore, batch: Batch, readers: int = 8) -> OutcomeMarks:
     """List which images have an outcome, by keys alone: no record is read.
 
     Args:
@@ -84,7 +84,7 @@ def read_marks(store: ObjectStore, batch: Batch, readers: int = 8) -> Marks:
         batch: What was asked.
         readers: Walks through the listing at a time.
     """
-    marks = Marks(batch.images)
+    marks = OutcomeMarks(batch.images)
     for walk, indices in in_order(lambda walk: (walk, _listed(store, walk)), _walks(batch), readers):
         marks.set_all(indices, done=walk.folder == "results")
     return marks

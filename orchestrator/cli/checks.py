@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -137,7 +136,7 @@ def _whole_models(folder: Path) -> Iterator[str]:
         config = (folder / name / "config.pbtxt").read_text()
         for version in versions:
             file = folder / name / version / "model.onnx"
-            if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() not in config:
+            if file.is_file() and repository.file_digest(file) not in config:
                 raise StackError(
                     f"{file} is not the file that its configuration names by digest; install the models again"
                 )

@@ -48,7 +48,9 @@ NewBatch = Annotated[str | None, typer.Option("--batch", help="Name of the batch
 Batch = Annotated[str, typer.Argument(metavar="BATCH", help="Name of a batch.", show_default=False)]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, max=256, help="Images at a time; by default a few more than processors."),
+    typer.Option(
+        "--workers", min=1, max=256, help="Images at a time; by default one per processor, 4 more with Triton."
+    ),
 ]
 Repository = Annotated[
     Path | None,
@@ -199,7 +201,7 @@ def repository(given: Path | None) -> Path:
 
 
 def sized(settings: Settings, workers: int | None) -> Settings:
-    """Settings for this many images at a time: by default a few more than processors, since images also wait."""
+    """Settings for this many images at a time: by default one per processor, more where they wait for a server."""
     asked = settings.worker.concurrency if "concurrency" in settings.worker.model_fields_set else None
     concurrency = workers or asked or len(os.sched_getaffinity(0)) + _SPARE_SLOTS[settings.inference.engine]
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": concurrency})})
@@ -216,7 +218,7 @@ def for_folder(settings: Settings) -> Settings:
     """Settings of a stack whose results go straight to a folder, and which does not outlive the command.
 
     Files in the folder are links to those of the store, so editing one in place changes both: earlier files are
-    therefore checked. Pictures are kept whole, because they belong into the folder, and uploads are gone at the
+    therefore checked. Pictures are kept in full, because they belong into the folder, and uploads are gone at the
     end. Images that are files of this machine are not uploaded at all.
     """
     careful = {"check_files": True, "whole_pictures": True, "local_sources": True}

@@ -1,4 +1,4 @@
-"""All commands, and the module of each: only that of the command typed is imported."""
+"""All commands, and the module of each: only the one with the command that was typed is imported."""
 
 from __future__ import annotations
 

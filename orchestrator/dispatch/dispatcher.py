@@ -109,25 +109,25 @@ class Dispatcher:
 
     def _job_of(self, item: Due) -> ImageJob:
         job = self._messages.job_of(item.payload)
-        if job.member != item.member.member:
+        if job.member != item.image.member:
             raise MessageRefused("a message in the ledger belongs to another image")
         return job
 
     def _pass_over(self, item: Due, error: DermbatchError) -> None:
         """Deal with a message that must not be processed, so that the others go on."""
-        ledger, member = self._ledger, item.member
+        ledger, image = self._ledger, item.image
         _log.warning(
-            "message passed over", batch=member.batch, index=member.index, reason=error.reason, message=str(error)
+            "message passed over", batch=image.batch, index=image.index, reason=error.reason, message=str(error)
         )
         if isinstance(error, NewerFormat):  # left alone: a version that knows it will deal with it
             return
-        if isinstance(error, MessageRefused) and ledger.images.discard(member):
+        if isinstance(error, MessageRefused) and ledger.images.discard(image):
             # From an unknown writer, or from a version that did not sign: the manifest says what was asked for.
-            ledger.batches.feed_from(member.batch, member.index)
+            ledger.batches.feed_from(image.batch, image.index)
             return
-        deliveries = ledger.images.reject(member, self._name)
+        deliveries = ledger.images.reject(image, self._name)
         if deliveries >= MOST_DELIVERIES:
-            bury_unread(self._store, ledger, member, deliveries, self._name, error)
+            bury_unread(self._store, ledger, image, deliveries, self._name, error)
 
     def _fill(self, states: Sequence[BatchState], slots: int) -> int:
         """Top up each batch of a lane to its share of the window."""

@@ -7,7 +7,7 @@ import structlog
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError, ObjectNotFound, PermanentError
 from dermbatch.failures import write_failure
-from dermbatch.ledger import Ledger, Member
+from dermbatch.ledger import ImageRef, Ledger
 from dermbatch.records.asked import ImageJob, ManifestEntry
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import read_manifest_part
@@ -55,17 +55,17 @@ def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner
 
 
 def bury_unread(
-    store: ObjectStore, ledger: Ledger, member: Member, deliveries: int, owner: str, why: DermbatchError
+    store: ObjectStore, ledger: Ledger, image: ImageRef, deliveries: int, owner: str, why: DermbatchError
 ) -> None:
     """Record an image whose message is no job; its name is in the manifest."""
-    if _has_result(store, member):
-        ledger.images.finish(member, owner, "done")
+    if _has_result(store, image):
+        ledger.images.finish(image, owner, "done")
         return
-    entry = _entry(store, member)
+    entry = _entry(store, image)
     write_failure(
         store,
-        batch=member.batch,
-        index=member.index,
+        batch=image.batch,
+        index=image.index,
         name=entry.name if entry else "",
         source=entry.source if entry else None,
         reason=why.reason,
@@ -74,20 +74,20 @@ def bury_unread(
         permanent=True,
         attempts=deliveries,
     )
-    if ledger.images.finish(member, owner, "failed", why.reason):
-        _count(member.batch, member.index, why.reason)
+    if ledger.images.finish(image, owner, "failed", why.reason):
+        _count(image.batch, image.index, why.reason)
 
 
-def _entry(store: ObjectStore, member: Member) -> ManifestEntry | None:
+def _entry(store: ObjectStore, image: ImageRef) -> ManifestEntry | None:
     """The image's line of the manifest; none if that cannot be read either."""
-    part, n = layout.part_of(member.index)
+    part, n = layout.part_of(image.index)
     try:
-        return read_manifest_part(store, member.batch, part)[n]
+        return read_manifest_part(store, image.batch, part)[n]
     except (PermanentError, IndexError):
         return None
 
 
-def _has_result(store: ObjectStore, job: ImageJob | Member) -> bool:
+def _has_result(store: ObjectStore, job: ImageJob | ImageRef) -> bool:
     try:
         store.get(store.bucket, layout.result(job.batch, job.index))
     except ObjectNotFound:

@@ -18,6 +18,7 @@ from dermbatch.review.choosing import Candidates, Floats, divergence
 from dermbatch.review.plans import plan_names, plan_of
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import named
+from orchestrator.reporting.table.columns import truths
 from orchestrator.similar.cases import directed, embeddings_of, tables
 from orchestrator.similar.growing import closed
 
@@ -96,7 +97,7 @@ def _named(store: ObjectStore, batches: Sequence[str], tenant: str) -> list[str]
 
 
 def _rows(store: ObjectStore, batch: str) -> Iterator[pa.Table]:
-    """What a batch's table says of each image, but for its embedding."""
+    """What a batch's table says of each image, except for its embedding."""
     for body in tables(store, batch):
         file = pq.ParquetFile(BytesIO(body))
         labels = [name for name in file.schema_arrow.names if name.startswith(_PREFIX)]
@@ -125,13 +126,13 @@ def _usable(
     digests = rows["sha256"]
     seen = digests.filter(pa.array(_at(rows, read)))
     checks = {
-        "failed": ~_holds(pc.equal(rows["outcome"], "done")),
-        "not_classified": ~_holds(pc.is_valid(rows["classify_sha256"])),
-        "no_lesion": ~_holds(rows["lesion"]),
+        "failed": ~truths(pc.equal(rows["outcome"], "done")),
+        "not_classified": ~truths(pc.is_valid(rows["classify_sha256"])),
+        "no_lesion": ~truths(rows["lesion"]),
         "not_dermoscopic": _flagged(rows["flags"], "not_dermoscopic"),
-        "read": _holds(pc.is_in(digests, seen.combine_chunks())),
-        "planned": _holds(pc.is_in(digests, pa.array(sorted(planned), pa.string()))),
-        "other_model": ~_holds(pc.equal(rows["classify_sha256"], _model(rows))),
+        "read": truths(pc.is_in(digests, seen.combine_chunks())),
+        "planned": truths(pc.is_in(digests, pa.array(sorted(planned), pa.string()))),
+        "other_model": ~truths(pc.equal(rows["classify_sha256"], _model(rows))),
     }
     left, left_out = np.ones(len(rows), bool), dict[str, int]()
     for word, holds in checks.items():
@@ -144,15 +145,10 @@ def _usable(
     return numbers[np.sort(first)], {word: count for word, count in left_out.items() if count}
 
 
-def _holds(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
-    """A column of truth values; a missing one counts as false."""
-    return np.asarray(column.fill_null(False), bool)
-
-
 def _flagged(flags: pa.ChunkedArray, flag: str) -> npt.NDArray[np.bool_]:
     lists = flags.combine_chunks()
     found = np.zeros(len(lists), bool)
-    found[np.asarray(pc.list_parent_indices(lists))[_holds(pc.equal(pc.list_flatten(lists), flag))]] = True
+    found[np.asarray(pc.list_parent_indices(lists))[truths(pc.equal(pc.list_flatten(lists), flag))]] = True
     return found
 
 
@@ -174,7 +170,7 @@ def _model(rows: pa.Table) -> str:
 
 def _known(rows: pa.Table, at: set[tuple[str, int]]) -> pa.Table:
     """The rows of what was read or planned before, of the model that classified most; at most so many as above."""
-    ours = _holds(pc.equal(rows["classify_sha256"], _model(rows))) & _holds(rows["lesion"])
+    ours = truths(pc.equal(rows["classify_sha256"], _model(rows))) & truths(rows["lesion"])
     return rows.take(pa.array(np.flatnonzero(_at(rows, at) & ours)[:MOST]))
 
 

@@ -24,7 +24,7 @@ Days = Mapping[tuple[str, str], Used]
 
 
 @dataclass(frozen=True)
-class Line:
+class BillLine:
     """A line of a bill.
 
     Attributes:
@@ -57,7 +57,7 @@ class Costs:
         unpriced: Whether there are days without a valid price list.
     """
 
-    lines: tuple[Line, ...] = ()
+    lines: tuple[BillLine, ...] = ()
     currency: str = ""
     images: int = 0
     unpriced: bool = False
@@ -79,7 +79,7 @@ class Costs:
         return Context(prec=6).divide(number, Decimal(max(1, self.images)))
 
 
-def bill(days: Days, prices: Prices | None) -> list[Line]:
+def bill(days: Days, prices: Prices | None) -> list[BillLine]:
     """The lines for what was used, ordered by tenant, month, price list and item."""
     sums: defaultdict[tuple[str, str, date, str], Used] = defaultdict(Used)
     lists: dict[tuple[str, date, str], PriceList | None] = {}
@@ -96,16 +96,16 @@ def bill(days: Days, prices: Prices | None) -> list[Line]:
     ]
 
 
-def _line(tenant: str, month: str, prices: PriceList | None, item: str, parts: int) -> Line:
+def _line(tenant: str, month: str, prices: PriceList | None, item: str, parts: int) -> BillLine:
     quantity = _EXACT.divide(Decimal(parts), Decimal(UNITS[item]))
     price = prices.prices.get(item) if prices is not None else None
     amount = None
     if price is not None:
         amount = _EXACT.multiply(quantity, price).quantize(CENT, ROUND_HALF_EVEN, _EXACT)
-    return Line(tenant, month, prices.name if prices else None, item, quantity, price, amount)
+    return BillLine(tenant, month, prices.name if prices else None, item, quantity, price, amount)
 
 
-def total(lines: Iterable[Line]) -> Decimal:
+def total(lines: Iterable[BillLine]) -> Decimal:
     """The sum of the lines that have an amount."""
     return sum((line.amount for line in lines if line.amount is not None), Decimal("0.00"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dermbatch.errors import UsageError
 from dermbatch.store import ObjectStore
-from orchestrator.metering.bill import Line, bill, total, unpriced
+from orchestrator.metering.bill import BillLine, bill, total, unpriced
 from orchestrator.metering.prices import load_prices
 from orchestrator.metering.reading import noted_at_closing, standing
 
@@ -27,7 +27,7 @@ class UsageOverview:
         problems: Sentences.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[BillLine, ...]
     sums: tuple[tuple[str, str, Decimal], ...]
     currency: str
     open: int

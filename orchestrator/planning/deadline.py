@@ -30,7 +30,7 @@ class Promise:
     Attributes:
         deadline: By when.
         answer: ``met`` or ``missed`` whatever else is open; ``open`` if that decides; ``unknown``.
-        own_seconds: Seconds that the batch takes by itself; none if unknown.
+        own_seconds: Seconds that the batch alone takes; none if unknown.
         ahead_seconds: Seconds until everything that is open now is done; none if unknown.
     """
 
@@ -65,7 +65,7 @@ def promise(deadline: datetime, now: datetime, own: float | None, open_batches: 
     Args:
         deadline: By when.
         now: When the batch begins.
-        own: Seconds that it takes by itself with the worker slots that there are.
+        own: Seconds that it alone takes with the worker slots that there are.
         open_batches: The batches that share the workers; paused ones take nothing.
     """
     lefts = [one.seconds_left for one in open_batches if one.state == "open" and one.left > 0]

@@ -111,7 +111,7 @@ def estimate(
     with Contents() as contents:
         counted = _count(walk, contents, unpack, deidentify)
         found = _coverage(order, store, contents)
-    run_anew = counted.images - counted.refused - counted.duplicates - found.images
+    new_images = counted.images - counted.refused - counted.duplicates - found.images
     plain = Estimate(
         images=counted.images,
         refused=counted.refused,
@@ -122,13 +122,13 @@ def estimate(
         bytes=counted.bytes,
         done=found.done,
         about=found.about,
-        to_run={stage: run_anew + found.to_run[stage] for stage in order.stages},
+        to_run={stage: new_images + found.to_run[stage] for stage in order.stages},
     )
     history = read_history(store)
     if history is None:
         return plain
     used = slots or history.slots
-    seconds = _seconds(plain, run_anew + found.images - found.done, history, used)
+    seconds = _seconds(plain, new_images + found.images - found.done, history, used)
     if seconds is None:
         return replace(plain, batches=history.batches, slots=used)
     return replace(

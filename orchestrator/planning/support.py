@@ -61,7 +61,7 @@ def pinned(
         order: The order of a batch.
         text: The name, if any.
         store: Where supports lie.
-        settings: For the tenants.
+        settings: Name the tenants.
         tenant: Whose the batch will be; by default the order's own.
 
     Raises:

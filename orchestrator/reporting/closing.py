@@ -29,7 +29,15 @@ from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.records.row import sent
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
-from orchestrator.batches.outcomes import Marks, Outcome, entries, in_order, outcomes, read_marks, read_outcome
+from orchestrator.batches.outcomes import (
+    Outcome,
+    OutcomeMarks,
+    entries,
+    in_order,
+    outcomes,
+    read_marks,
+    read_outcome,
+)
 from orchestrator.batches.summary import Tally
 from orchestrator.metering.accounts import Accounts
 from orchestrator.metering.bill import Costs
@@ -180,7 +188,7 @@ class _Ending:
 
     store: ObjectStore
     batch: Batch
-    marks: Marks
+    marks: OutcomeMarks
     readers: int
     folder: Path
     taken: list[WrittenPart] = field(default_factory=list)

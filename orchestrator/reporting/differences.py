@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Change:
+class DiagnosisChange:
     """A diagnosis that has changed."""
 
     name: str
@@ -62,11 +62,11 @@ class Differences:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._how = Counter[str]()
-        self._dice = Distribution("Dice of old and new mask, where segmentation ran anew")
+        self._dice = Distribution("Dice of old and new mask, where segmentation ran again")
         self._dice_total = 0.0
         self._labels = Counter[tuple[str, str]]()
         self._models = Counter[tuple[Stage, str, str]]()
-        self._changes: list[tuple[float, int, Change]] = []
+        self._changes: list[tuple[float, int, DiagnosisChange]] = []
         self._worst: list[tuple[float, int, Compared]] = []
 
     def add(self, compared: Compared) -> None:
@@ -95,7 +95,7 @@ class Differences:
         if old != new:
             by = compared.probability_change or 0.0
             earlier = f"{compared.earlier.batch} #{compared.earlier.index}"
-            change = Change(compared.name, earlier, old, new, by, compared.dice)
+            change = DiagnosisChange(compared.name, earlier, old, new, by, compared.dice)
             _keep(self._changes, CHANGES, (by, -compared.index, change))
 
     def html(self, store: ObjectStore) -> bytes:

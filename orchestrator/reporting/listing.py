@@ -16,7 +16,7 @@ LISTED = 100_000
 _COLUMNS = ("index", "name", "flags")
 
 
-class Listing:
+class ListedResults:
     """The results with the lowest indices, up to :data:`LISTED`, in whatever order and pieces they come."""
 
     def __init__(self) -> None:

@@ -36,7 +36,8 @@ from dermbatch.records.outcome import (
 from dermbatch.stages import ORDER, Stage
 from orchestrator.batches.summary import Tally
 from orchestrator.metering.bill import Costs
-from orchestrator.reporting.listing import LISTED, Listing
+from orchestrator.reporting.listing import LISTED, ListedResults
+from orchestrator.reporting.table.columns import truths
 
 SHOWN = 300
 """Cards, and rows of failures, in one report: some 10 MB, which a browser opens at once."""
@@ -57,7 +58,7 @@ _SECTORS = (
 
 
 @dataclass(frozen=True)
-class Card:
+class ImageCard:
     """What the report shows of one image."""
 
     index: int
@@ -76,7 +77,7 @@ class Card:
         return [*(label for label, _ in self.probabilities[:1]), *self.flags]
 
 
-class Sample:
+class ImageSample:
     """A fixed-size sample of a batch's images: those whose index, mixed with a seed, gives the lowest numbers.
 
     The sample does not depend on the order in which images come, so a report made again is the same.
@@ -149,9 +150,9 @@ class Report:
         self._models: set[tuple[Stage, ModelUsed]] = set()
         self._failed: list[int] = []
         self._done = 0
-        self._plain = Sample(SHOWN, f"{batch.name} plain")
-        self._flagged = Sample(SHOWN, f"{batch.name} flagged")
-        self._listing = Listing()
+        self._plain = ImageSample(SHOWN, f"{batch.name} plain")
+        self._flagged = ImageSample(SHOWN, f"{batch.name} flagged")
+        self._listing = ListedResults()
         self._probability = Distribution("Probability of the most probable class")
         self._confidence = Distribution("Confidence of segmentation")
         self._area = Distribution("Lesion's share of the image")
@@ -173,7 +174,7 @@ class Report:
                     self._models.add((stage, ModelUsed(name=name, version=version, sha256=sha256)))
         self._spread(done)
         self._listing.add(done)
-        flagged = np.asarray(pc.greater(pc.list_value_length(done["flags"]), 0).fill_null(False), bool)
+        flagged = truths(pc.greater(pc.list_value_length(done["flags"]), 0))
         indices = np.asarray(done["index"], np.int64)
         self._flagged.offer(indices[flagged])
         self._plain.offer(indices[~flagged])
@@ -243,7 +244,7 @@ def _result(records: Mapping[int, ResultRecord | FailureRecord], index: int) -> 
     return record if isinstance(record, ResultRecord) else None
 
 
-def card(record: ResultRecord) -> Card:
+def card(record: ResultRecord) -> ImageCard:
     """What is shown of an image; without a picture if the record has none."""
     outlined, enhanced, measures = "lesion", "enhanced", list[tuple[str, str]]()
     for stage in record.stages.values():
@@ -260,7 +261,7 @@ def card(record: ResultRecord) -> Card:
                 enhanced = f"resampled ×{scale:.3g}"
             case EnhanceOutput(method="native"):
                 enhanced = "native detail"
-    return Card(
+    return ImageCard(
         index=record.index,
         name=record.name,
         size=f"{record.source.width} × {record.source.height}",

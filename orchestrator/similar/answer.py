@@ -107,7 +107,7 @@ class Answer:
         held: How many cases it holds.
         waiting: How many images of closed batches it does not hold yet.
         sure: Whether any case is near.
-        why: If none is, a sentence that says so; the nearest are returned all the same.
+        why: If none is, a sentence that says so; the nearest are returned anyway.
         near: Similarity from which a case is near.
         patterns: The image's regions, by number.
         neighbours: The most similar first.

@@ -22,7 +22,7 @@ from orchestrator.batches.outcomes import in_order
 from orchestrator.batches.summary import read_summary
 from orchestrator.similar import cases
 from orchestrator.similar.codes import EXACT, Coder, train
-from orchestrator.similar.held import Index, Shard, Trained, indexed, read_file, read_index
+from orchestrator.similar.held import Index, IndexShard, TrainedCodes, indexed, read_file, read_index
 
 _log = structlog.get_logger(__name__)
 
@@ -117,10 +117,10 @@ def rebuild(store: ObjectStore, model: str | None = None) -> list[Index]:
     """
     now = {name: when for name, when, _ in closed(store, {})}
     found = _models(store, list(now))
-    return [_anew(store, one, dimension, now) for one, dimension in found if model in {None, one.sha256}]
+    return [_rebuilt(store, one, dimension, now) for one, dimension in found if model in {None, one.sha256}]
 
 
-def _anew(store: ObjectStore, model: ModelUsed, dimension: int, taken: dict[str, datetime]) -> Index:
+def _rebuilt(store: ObjectStore, model: ModelUsed, dimension: int, taken: dict[str, datetime]) -> Index:
     key = layout.similar_index(model.sha256)
     before = _version(store, model.sha256)
     trained = _train(store, list(taken), model)
@@ -176,12 +176,12 @@ def _embeddings(rows: pa.Table, dimension: int) -> npt.NDArray[np.float32] | Non
     return found if found.shape[1] == dimension else None
 
 
-def _shards(store: ObjectStore, names: list[str], model: ModelUsed, coder: Coder) -> tuple[Shard, ...]:
+def _shards(store: ObjectStore, names: list[str], model: ModelUsed, coder: Coder) -> tuple[IndexShard, ...]:
     made = (shard for name in names for shard in _shards_of(store, name, model, coder))
     return tuple(made)
 
 
-def _shards_of(store: ObjectStore, name: str, model: ModelUsed, coder: Coder) -> Iterator[Shard]:
+def _shards_of(store: ObjectStore, name: str, model: ModelUsed, coder: Coder) -> Iterator[IndexShard]:
     try:
         batch = read_batch(store, name)
     except (ObjectNotFound, PermanentError, NewerFormat):
@@ -198,15 +198,17 @@ def _shards_of(store: ObjectStore, name: str, model: ModelUsed, coder: Coder) ->
             yield _write(store, batch, model, body, len(rows), passed_over)
 
 
-def _write(store: ObjectStore, batch: Batch, model: ModelUsed, body: bytes, rows: int, passed_over: int) -> Shard:
+def _write(
+    store: ObjectStore, batch: Batch, model: ModelUsed, body: bytes, rows: int, passed_over: int
+) -> IndexShard:
     """A shard is named by the digest of its bytes, so writing the same again writes the same object."""
     digest = hashlib.sha256(body).hexdigest()[:16]
     key = layout.similar_file(model.sha256, f"shards/{batch.name}-{digest}.parquet")
     store.put(key, body, _PARQUET)
-    return Shard(batch=batch.name, rows=rows, key=key, written=written_as(body), passed_over=passed_over)
+    return IndexShard(batch=batch.name, rows=rows, key=key, written=written_as(body), passed_over=passed_over)
 
 
-def _train(store: ObjectStore, names: list[str], model: ModelUsed) -> Trained | None:
+def _train(store: ObjectStore, names: list[str], model: ModelUsed) -> TrainedCodes | None:
     """Fit what makes codes, if there are too many embeddings to keep them as they are."""
     parts: list[npt.NDArray[np.float32]] = []
     for found in (cases.of_model(rows, model.sha256) for name in names for rows in _rows(store, name)):
@@ -220,10 +222,10 @@ def _train(store: ObjectStore, names: list[str], model: ModelUsed) -> Trained | 
     body = train(some)
     key = layout.similar_file(model.sha256, f"trained-{hashlib.sha256(body).hexdigest()[:16]}.faiss")
     store.put(key, body, _FAISS)
-    return Trained(key=key, written=written_as(body), on=len(some))
+    return TrainedCodes(key=key, written=written_as(body), on=len(some))
 
 
-def _trained(store: ObjectStore, trained: Trained | None) -> bytes | None:
+def _trained(store: ObjectStore, trained: TrainedCodes | None) -> bytes | None:
     return None if trained is None else read_file(store, trained.key, trained.written)
 
 

@@ -17,7 +17,7 @@ from dermbatch.stored import parsed, written_as
 REBUILD = "rebuild it: dermbatch cases rebuild"
 
 
-class Shard(Record):
+class IndexShard(Record):
     """The cases of one batch: codes of their embeddings, and what they are refined by."""
 
     batch: str
@@ -27,7 +27,7 @@ class Shard(Record):
     passed_over: int = Field(default=0, description="images of the batch whose embedding has no direction")
 
 
-class Trained(Record):
+class TrainedCodes(Record):
     """How embeddings are turned into codes, if they are too many to be kept as they are."""
 
     key: str
@@ -42,10 +42,10 @@ class Index(Stored):
     model: ModelUsed
     dimension: int
     made: datetime
-    trained: Trained | None = Field(
+    trained: TrainedCodes | None = Field(
         default=None, description="how embeddings become codes; none: they are kept in 16 bits"
     )
-    shards: tuple[Shard, ...] = ()
+    shards: tuple[IndexShard, ...] = ()
     taken: dict[str, datetime] = Field(default={}, description="batches that were taken, and when they closed")
 
     @property

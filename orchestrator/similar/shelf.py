@@ -19,10 +19,20 @@ from dermbatch.errors import PermanentError
 from dermbatch.records.outcome import ModelUsed
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import in_order
+from orchestrator.reporting.table.columns import truths
 from orchestrator.similar import cases
 from orchestrator.similar.codes import Coder
 from orchestrator.similar.facts import Facts, KnownFacts, read_facts
-from orchestrator.similar.held import REBUILD, Index, Shard, Trained, damaged, indexed, read_file, read_index
+from orchestrator.similar.held import (
+    REBUILD,
+    Index,
+    IndexShard,
+    TrainedCodes,
+    damaged,
+    indexed,
+    read_file,
+    read_index,
+)
 
 _AT_A_TIME = 8
 
@@ -84,7 +94,7 @@ class OpenIndex:
         """Which cases may be found: a number each."""
         found = np.ones(len(self._rows), bool)
         if forbidden:
-            found &= ~_truth(pc.is_in(self._rows["sha256"], pa.array(sorted(forbidden), pa.string())))
+            found &= ~truths(pc.is_in(self._rows["sha256"], pa.array(sorted(forbidden), pa.string())))
         if refinement.diagnosis is not None:
             found &= self._equal("diagnosis", refinement.diagnosis, self._rows["label"])
         if refinement.site is not None:
@@ -99,7 +109,7 @@ class OpenIndex:
             return np.zeros(len(self._rows), bool)
         if otherwise is not None and self._known is not None:
             column = pc.coalesce(column, otherwise.combine_chunks())
-        return _truth(pc.equal(pc.utf8_lower(column), wanted.lower()))
+        return truths(pc.equal(pc.utf8_lower(column), wanted.lower()))
 
     def _between(self, since: date | None, until: date | None) -> Allowed:
         when = pc.cast(self._rows["finished"].combine_chunks(), pa.date32())
@@ -121,7 +131,7 @@ class OpenIndex:
         }
 
 
-_Seen = tuple[Trained | None, tuple[Shard, ...], str | None]
+_Seen = tuple[TrainedCodes | None, tuple[IndexShard, ...], str | None]
 """What an opened index was made of."""
 
 
@@ -172,7 +182,7 @@ def open_index(store: ObjectStore, index: Index, facts: KnownFacts) -> OpenIndex
     return OpenIndex(index, coder, pa.concat_tables([cases.none(), *tables]).combine_chunks(), facts)
 
 
-def _table(store: ObjectStore, shard: Shard) -> pa.Table:
+def _table(store: ObjectStore, shard: IndexShard) -> pa.Table:
     return pq.read_table(BytesIO(read_file(store, shard.key, shard.written)))
 
 
@@ -189,7 +199,3 @@ def _missing(store: ObjectStore, model: ModelUsed, tenant: str | None) -> Perman
         f"; there is one of {', '.join(others)}: embeddings of several models cannot be compared" if others else ""
     )
     return PermanentError(f"{missing}{more}; {REBUILD}", reason="no_index")
-
-
-def _truth(column: pa.Array | pa.ChunkedArray) -> Allowed:
-    return np.asarray(column.fill_null(False), bool)

@@ -73,7 +73,7 @@ def is_damage(error: DermbatchError) -> bool:
 
 
 def halt(store: ObjectStore, ledger: Ledger, state: BatchState, why: str, *, tolerant: bool | None = None) -> None:
-    """Pause a batch that cannot go on by itself.
+    """Pause a batch that cannot go on without help.
 
     Args:
         store: Keeps the control.

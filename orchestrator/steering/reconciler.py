@@ -43,11 +43,11 @@ def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
             if name in known:
                 if control is not None and control != known[name].control:
                     ledger.batches.steer(name, control)
-                if known[name].growing:  # the ledger was not told of these
+                if known[name].growing:  # the ledger was not told about these
                     ledger.batches.grow(read_batch(store, name))
             elif control is not None and _restore(store, ledger, name, control):
                 restored.append(name)
-        except DermbatchError as error:  # an error of this batch only; others are restored all the same
+        except DermbatchError as error:  # an error of this batch only; others are restored anyway
             _log.warning("batch not reconciled", batch=name, reason=error.reason, message=str(error))
     return restored
 

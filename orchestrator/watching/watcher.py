@@ -47,7 +47,7 @@ _LATER_AT_MOST = 10_000
 """Most announced objects that are held until they settle; any others are left to the listing."""
 
 
-class _Stopped(Exception):
+class _MustEnd(Exception):
     """This watcher must end, or does not lead: nothing more is written. Not an error; never leaves this module."""
 
 
@@ -96,7 +96,7 @@ class Watcher:
         self._readers = ThreadPoolExecutor(_LOOKS_AT_A_TIME, thread_name_prefix="watcher")
 
     def hear(self, events: Sequence[ObjectEvent]) -> None:
-        """Keep what a notification tells of, to be looked at; from any thread.
+        """Keep what a notification announces, to be looked at; from any thread.
 
         Raises:
             queue.Full: If too much waits to be looked at.
@@ -135,7 +135,7 @@ class Watcher:
             while self._listings and not self._stopping.is_set():
                 self._list(memory)
             self._taker.seal(memory, self._now(), looked=self._looked)
-        except _Stopped:
+        except _MustEnd:
             return self._stopping.is_set()
         else:
             return True
@@ -143,10 +143,10 @@ class Watcher:
             self._end()
 
     def _guarded(self, turn: Callable[[], None]) -> bool:
-        """Take a turn; returns whether it went well. If cut short, what is uncertain is read anew in the next."""
+        """Take a turn; returns whether it went well. If cut short, what is uncertain is read again in the next."""
         try:
             turn()
-        except _Stopped:
+        except _MustEnd:
             self._forget()
         except Overtaken as error:
             _log.warning("overtaken", message=str(error))
@@ -314,7 +314,7 @@ class Watcher:
                 self._taker.take(memory, rule, found, self._now())
             if waiting is not None:
                 waiting.held[tenant] += sum(one.origin not in memory.taken for one in found)
-        except (_Stopped, Overtaken, TransientError):
+        except (_MustEnd, Overtaken, TransientError):
             raise
         except Exception:
             # A defect triggered by one object must not keep all others waiting.
@@ -345,9 +345,9 @@ class Watcher:
 
     def _check(self) -> None:
         if self._stopping.is_set():
-            raise _Stopped("this watcher ends")
+            raise _MustEnd("this watcher ends")
         if not self._lead.held():
-            raise _Stopped("this watcher does not lead any more")
+            raise _MustEnd("this watcher does not lead any more")
 
     def _end(self) -> None:
         self._forget()

@@ -66,5 +66,12 @@ class Seat:
         """Pixels by which the page is wider than the window."""
         return self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
 
+    def judge(self, picture):
+        """Keep a picture of the page in a file; the page has to keep WCAG and to fit the window."""
+        self.page.wait_for_timeout(150)
+        self.page.screenshot(path=picture)
+        assert self.judged() == [], picture.stem
+        assert self.overflow() <= 0, picture.stem
+
     def close(self):
         self.context.close()

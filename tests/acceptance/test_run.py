@@ -84,7 +84,7 @@ def test_a_record_tells_where_everything_comes_from(ran, samples):
     assert dicom.stages[Stage.SEGMENT].output.lesion.area_mm2 > 0
 
 
-def test_a_second_run_computes_nothing_anew(ran, samples, tmp_path):
+def test_a_second_run_computes_nothing_again(ran, samples, tmp_path):
     folder, _, _ = ran
     ended = dermbatch("run", samples, "--out", folder, "--batch", "second")
     assert ended.code == 0, ended.err

@@ -265,7 +265,7 @@ def test_a_damaged_manifest_pauses_the_batch_and_mended_it_finishes(stack):
 
 
 def test_the_same_order_finds_its_batch_and_another_one_does_not_get_its_name(stack, first, samples):
-    """A Job's pod that is tried again, and one that an upgrade or a roll-back makes anew."""
+    """A Job's pod that is tried again, and one that an upgrade or a roll-back makes again."""
     order = ("submit", samples, "--batch", first, "--model", "segment=segment_lite@1")
     there, record = stack.keys(), stack.key(layout.batch_record("first"))
     for again in (order, (*order, "--weight", "3")):

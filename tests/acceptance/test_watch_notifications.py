@@ -5,12 +5,12 @@ import signal
 import pytest
 
 from benchmarks.watch_notifications import run
-from benchmarks.watching import BUCKET, Bench
+from benchmarks.watching import BUCKET, WatchBench
 
 
 @pytest.fixture
 def bench(tmp_path):
-    with Bench(tmp_path, every=2) as bench:
+    with WatchBench(tmp_path, every=2) as bench:
         yield bench
 
 

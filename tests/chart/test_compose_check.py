@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rendering import ROOT
 
-from benchmarks.containers.__main__ import Report, add_version
+from benchmarks.containers.__main__ import Findings, add_version
 from benchmarks.containers.formats import write_formats
 from benchmarks.containers.images import OURS, STANDINS, argument
 from benchmarks.containers.inside import broken, decoded, names
@@ -105,9 +105,9 @@ def test_modules_are_found_and_told_where_they_cannot_be_imported():
 def test_whatever_is_wrong_is_counted_and_makes_the_check_fail(verdict, wrong, line):
     whole = {"lost": 0, "duplicated": 0, "torn": 0, "poisoned": 0, "failed": Counter(), "complaints": []}
     verdicts = {"good": Verdict(**whole), "other": Verdict(**{**whole, **verdict})}
-    report = Report(kills=8, ends=7, upgrades=3, verdicts=verdicts, wrong=wrong)
-    assert report.line(90) == f"{line} kills=8 ends=7 upgrades=3 images=90"
-    assert report.good == (not verdict and not wrong)
+    findings = Findings(kills=8, ends=7, upgrades=3, verdicts=verdicts, wrong=wrong)
+    assert findings.line(90) == f"{line} kills=8 ends=7 upgrades=3 images=90"
+    assert findings.good == (not verdict and not wrong)
 
 
 def test_the_stand_in_for_minio_asks_its_door_for_names_that_are_there() -> None:

@@ -119,7 +119,7 @@ def test_dependencies_come_before_sources_and_secrets_stay_out_of_layers():
 
 
 def test_bytecode_does_not_go_by_the_times_of_files():
-    """Builders set those to one time, and bytecode that goes by them is made anew then, at every start."""
+    """Builders set those to one time, and bytecode that goes by them is then compiled again at every start."""
     lines = [rest for _, own in stages("Dockerfile").values() for _, rest in own]
     installing = [line for line in lines if "/opt/dermbatch/bin/python install" in line]
     assert len(installing) == 4

@@ -271,7 +271,7 @@ def test_another_order_is_another_job():
     assert len(names) == 2
 
 
-def test_a_change_of_rules_starts_the_watch_service_anew():
+def test_a_change_of_rules_starts_the_watch_service_again():
     sums = {
         rendered_pod["metadata"]["annotations"]["checksum/rules"]
         for settle in (0, 60)
@@ -299,7 +299,7 @@ def test_tenants_are_a_file_of_the_programs_that_submit_and_the_desk_needs_them_
     )
 
 
-def test_price_lists_are_a_file_of_what_closes_batches_and_of_the_desk_and_begin_the_first_anew(tmp_path):
+def test_price_lists_are_a_file_of_what_closes_batches_and_of_the_desk_and_begin_the_first_again(tmp_path):
     found = objects("many-gpu-nodes")
     body = of_kind(found, "ConfigMap")[f"{NAME}-prices"]["data"]["prices.yaml"]
     (tmp_path / "prices.yaml").write_text(body)

@@ -93,7 +93,7 @@ def test_with_tls_there_is_no_port_without():
     assert str(Path(authority).parent) in {mount["mountPath"] for mount in worker["volumeMounts"]}
 
 
-def test_a_new_configuration_starts_it_anew():
+def test_a_new_configuration_starts_it_again():
     sums = {
         pods(rendered("laptop", **{"redis.maxmemory": size}))[f"{NAME}-redis"]["metadata"]["annotations"][
             "checksum/config"

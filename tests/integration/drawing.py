@@ -79,12 +79,12 @@ def disc(x, y, radius, height=HEIGHT, width=WIDTH):
     return (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
 
 
-def run_anew(store, record, mask):
+def run_again(store, record, mask):
     """Have an image be segmented by another model since, in another batch."""
     segment = record.stages[Stage.SEGMENT]
     model = segment.model.model_copy(update={"version": "2"})
     changes = {"key": "f" * 32, "model": model, "inline": {"mask.png": png.encode(mask)}, "artifacts": {}}
-    anew = segment.model_copy(update={**changes, "written": {}})
+    newer = segment.model_copy(update={**changes, "written": {}})
     image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
-    stages = {one.key: one for one in (*record.stages.values(), anew)}
+    stages = {one.key: one for one in (*record.stages.values(), newer)}
     write(store, layout.known_of(record.source.sha256), KnownImage(image=image, stages=stages, previews={}))

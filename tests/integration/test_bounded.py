@@ -1,4 +1,4 @@
-"""Reading files of strangers in processes of their own: what those may take, and what becomes of them."""
+"""Reading untrusted files in processes of their own: what those may take, and what becomes of them."""
 
 import os
 import signal

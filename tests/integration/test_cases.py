@@ -28,7 +28,7 @@ REFUSED = {
     "108-dng-like-subifd": ("unsupported_format", "DNG"),
     "135-tiff-float32": ("unsupported_format", "floating point"),
 }
-"""Cases with true pixels that are refused all the same, and why: nothing proves what is meant."""
+"""Cases with true pixels that are refused anyway, and why: nothing proves what is meant."""
 
 
 def folders() -> list[Path]:

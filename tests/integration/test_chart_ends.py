@@ -1,4 +1,4 @@
-"""What the chart starts ends by itself at SIGTERM, in the time that its pod gets."""
+"""What the chart starts ends at SIGTERM, unforced, in the time that its pod gets."""
 
 import os
 import signal

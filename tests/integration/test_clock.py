@@ -8,7 +8,7 @@ import pytest
 from messages import job_of, messages_of
 
 from benchmarks.killloop import work
-from benchmarks.killloop.clock import Clock, library
+from benchmarks.killloop.clock import SteppedClock, library
 from benchmarks.killloop.house import House
 from benchmarks.killloop.verdict import judge, no_op_artifacts_whole
 from dermbatch.ledger import Claim, Ledger
@@ -33,7 +33,7 @@ def stepped(tmp_path):
     part, settings = redis_part(
         tmp_path / "redis", tmp_path / "redis.log", free_ports(1)[0], base_environment(os.environ)
     )
-    clock = Clock([part], tmp_path / "clock", preload)
+    clock = SteppedClock([part], tmp_path / "clock", preload)
     part.start()
     try:
         part.wait()

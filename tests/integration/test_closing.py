@@ -287,7 +287,7 @@ def test_a_small_batch_has_one_table_of_what_was_gathered_and_nothing_is_left(st
     assert [info.key for info in store.list(store.bucket, "gathered/")] == []
 
 
-def test_parts_that_overlap_or_are_of_records_that_are_gone_are_made_anew(store, small_parts):
+def test_parts_that_overlap_or_are_of_records_that_are_gone_are_made_again(store, small_parts):
     batch = filled(store, 40)
     gather(store, batch, rows_of(*range(10)))
     gather(store, batch, rows_of(*range(5, 15)))

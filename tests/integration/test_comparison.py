@@ -88,8 +88,8 @@ def test_what_has_the_same_segment_key_costs_no_reading_of_masks(store):
     assert [row["dice"] for row in rows] == [1, 1]
     assert [row["how"] for row in rows] == ["identical", "compared"]
     assert rows[1]["probability_change"] == pytest.approx(0.1)
-    assert "segmented anew" in page
-    assert "<svg" not in page  # no histogram of Dice where no mask was made anew
+    assert "segmented again" in page
+    assert "<svg" not in page  # no histogram of Dice where no mask was made again
 
 
 def test_images_without_two_results_are_counted_apart(store):

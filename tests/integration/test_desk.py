@@ -193,19 +193,19 @@ def test_what_the_card_says_of_probabilities_stands_beside_them(ada):
 
 
 def test_a_comparison_is_a_page_in_pages(ada, store):
-    write_manifest(store, batch_of("desk-anew", 30, compared_with=("desk-old",)), map(entry_of, range(30)))
+    write_manifest(store, batch_of("desk-new", 30, compared_with=("desk-old",)), map(entry_of, range(30)))
     row = {"earlier_batch": "desk-old", "how": "compared", "old_label": "nevus", "new_label": "nevus"}
     rows = [row | {"index": n, "name": f"א/{n}.jpg", "earlier_index": n, "dice": n / 30} for n in range(30)]
     body = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), body)
-    store.put(layout.comparison_table("desk-anew"), body.getvalue(), "application/vnd.apache.parquet")
-    compared = ada.get("/v1/batches/desk-anew/comparison?order=-dice&start=28").json()
+    store.put(layout.comparison_table("desk-new"), body.getvalue(), "application/vnd.apache.parquet")
+    compared = ada.get("/v1/batches/desk-new/comparison?order=-dice&start=28").json()
     assert ([one["index"] for one in compared["rows"]], compared["total"]) == ([1, 0], 30)
-    page = ada.get("/comparison/desk-anew", params={"truth": f"s3://{store.bucket}/none/"}).text
+    page = ada.get("/comparison/desk-new", params={"truth": f"s3://{store.bucket}/none/"}).text
     assert page.count('alt="Outline now"') == 25
     assert "Dice with the truth" in page
     assert "start=25" in page
-    assert ada.get("/comparison/desk-anew?truth=nowhere").status_code == 400
+    assert ada.get("/comparison/desk-new?truth=nowhere").status_code == 400
     assert ada.get("/comparison/never").status_code == 404
 
 

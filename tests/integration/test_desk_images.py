@@ -79,15 +79,15 @@ def test_an_image_that_vanished_or_is_none_says_so(ada, store, tmp_path):
     assert ada.get("/v1/batches/desk-gone/images/2").status_code == 404
 
 
-def test_an_image_that_was_processed_anew_meanwhile_is_shown_as_it_is_now(ada, store, tmp_path):
+def test_an_image_that_was_processed_again_meanwhile_is_shown_as_it_is_now(ada, store, tmp_path):
     record = result_of("desk-again", 0)
     store.put(record.stages["segment"].artifacts["mask.png"], mask_png(9), "image/png")
     write_batch(store, "desk-again", [record], tmp_path)
     here = "/v1/batches/desk-again/images/0"
     first, etag = ada.get(f"{here}/outline"), ada.get(here).headers["etag"]
-    anew = result_of("desk-again", 0, versions={"segment": "2"}, probabilities=(0.8, 0.1, 0.1))
-    store.put(anew.stages["segment"].artifacts["mask.png"], mask_png(20), "image/png")
-    write_batch(store, "desk-again", [anew], tmp_path)
+    newer = result_of("desk-again", 0, versions={"segment": "2"}, probabilities=(0.8, 0.1, 0.1))
+    store.put(newer.stages["segment"].artifacts["mask.png"], mask_png(20), "image/png")
+    write_batch(store, "desk-again", [newer], tmp_path)
     second = ada.get(f"{here}/outline", headers={"if-none-match": first.headers["etag"]})
     assert second.status_code == 200
     assert second.json() != first.json()

@@ -26,7 +26,7 @@ def test_parts_are_one_table_in_the_order_of_the_images(empty_store):
             [result_of("large", 0), result_of("large", 3, probabilities=(0.8, 0.1, 0.1)), failure_of("large", 5)],
         )
     ]
-    assert pieces(store, "large") == []  # not before it is whole
+    assert pieces(store, "large") == []  # not before it is complete
     parts.end(made, [])
     found = pieces(store, "large")
     assert len(found) == 2

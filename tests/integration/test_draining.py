@@ -135,7 +135,7 @@ def test_a_server_that_ends_under_load_fails_nothing_for_good(pair, behind, mode
         with ending(part):
             kinds, texts = under_load(client, lambda: not part.running, NEWEST)
             assert isinstance(ask(client), InferenceUnavailable)
-            assert part._process.returncode == 0  # by itself, within the chart's grace
+            assert part._process.returncode == 0  # unforced, within the chart's grace
         assert kinds[ModelContractError] == 0, texts
         assert kinds[InferenceAway] > 0  # so that it costs no image a try
         assert "a server is not ready" in texts
@@ -176,7 +176,7 @@ def test_a_server_that_is_not_ready_costs_no_try_one_that_is_does(pair):
     url = f"127.0.0.1:{ports.grpc}"
     with client_of(url) as client, closing(grpc_client.InferenceServerClient(url)) as operator:
         operator.unload_model("segment_tiny")
-        try:  # of a server that is ready but for this model, which may never come back
+        try:  # of a server that is ready except for this model, which may never come back
             until = time.monotonic() + patience(10)
             while isinstance(error := ask(client), InferenceAway) and time.monotonic() < until:
                 time.sleep(0.1)  # it unloads

@@ -6,28 +6,23 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import lesionnets.cli
 from dermbatch.errors import UsageError
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
-from lesionnets import checkpoint, export
+from lesionnets import export
 from lesionnets.evaluation.models.predictors import load_model
 from orchestrator.stack.ports import free_ports
+from tests.checkpoints import decided_unet
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, start_triton):
     """A checkpoint of segmentation, its export with mirror images, and a Triton of it and the classifier."""
     folder = tmp_path_factory.mktemp("evaluated")
-    torch.manual_seed(1)
-    hyper = {"width": 0.125, "size": 64}
-    state = checkpoint.network("unet.UNet", hyper).state_dict()
-    state["head.weight"] *= 20  # decided, as a trained network is
-    best = folder / "best.pt"
-    checkpoint.save(best, recipe="segment_unet", network="unet.UNet", hyper=hyper, state=state, figures={})
+    best = decided_unet(folder, width=0.125, seed=1)
     file = export.export(best, folder / "repository", version="3", flips=True)
     shutil.copytree(default_model_repository() / "classify_lite", folder / "repository" / "classify_lite")
     triton = start_triton(folder / "repository")

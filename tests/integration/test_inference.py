@@ -66,7 +66,7 @@ def test_threads_get_their_own_answers(client):
         assert list(pool.map(ask, range(200))) == list(range(200))
 
 
-def test_what_is_served_no_more_is_asked_for_anew(client):
+def test_what_is_served_no_more_is_asked_for_again(client):
     model = client.model(Stage.SEGMENT, ModelChoice(name="segment_tiny"))
     gone = type(model)(model.name, "9", "", model.max_batch, model.shapes)
     # A version that was there a moment ago: another try will find its successor.

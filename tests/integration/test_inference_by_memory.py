@@ -189,7 +189,7 @@ def test_items_of_unequal_shapes_are_answered_in_their_order(connect, slices):
     assert len(slices) == 3  # neighbours of equal shapes go together
 
 
-def test_what_triton_has_forgotten_is_made_anew(connect, triton, slices, soon):
+def test_what_triton_has_forgotten_is_made_again(connect, triton, slices, soon):
     client = connect()
     model = tiny(client, Stage.PURIFY)
     items = [{"IMAGE": picture(seed)} for seed in range(40)]

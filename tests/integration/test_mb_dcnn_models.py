@@ -12,13 +12,14 @@ from onnx import numpy_helper
 
 from deploy.check_models import wrong_models
 from dermbatch.models.configuration import read_config
+from dermbatch.models.repository import file_digest
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
-from lesionnets.ensemble import Step, write_ensemble
+from lesionnets.ensemble import EnsembleStep, write_ensemble
 from lesionnets.evaluation.models.predictors import load_model
-from lesionnets.export import export, file_digest
+from lesionnets.export import export
 from lesionnets.graphs import mb_dcnn
 from lesionnets.nets.mutual.mutual import MutualSN
 from workers.stages.segment import SegmentParameters, segment
@@ -71,7 +72,7 @@ def repository(run, tmp_path_factory):
     with (coarse / "config.pbtxt").open("a") as config:
         config.write(f'parameters {{ key: "sha256.2" value: {{ string_value: "{digest}" }} }}\n')
     steps = [
-        Step(STEPS[0], "2", digest, {"IMAGE": "IMAGE"}, {"LESION": "LESION"}),
+        EnsembleStep(STEPS[0], "2", digest, {"IMAGE": "IMAGE"}, {"LESION": "LESION"}),
     ]
     contract = mb_dcnn.contract(checkpoint.load(run / "best.pt").build())
     write_ensemble(repository / "segment_other", "2", steps, stage=Stage.SEGMENT, contract=contract, batch=4)
@@ -101,7 +102,7 @@ def test_every_file_is_the_one_that_its_configuration_names(repository):
     assert [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step] == [
         (name, 1) for name in STEPS
     ]
-    assert "stage" not in read_config(repository / STEPS[1]).parameters, "a step serves no stage by itself"
+    assert "stage" not in read_config(repository / STEPS[1]).parameters, "a step serves no stage on its own"
 
 
 def test_cards_tell_each_parts_figures(repository):

@@ -96,7 +96,7 @@ def test_what_is_made_no_more_goes(store, run):
     assert json.loads(found[f"{FOLDER}/result.json"])["flags"]
 
 
-def test_pictures_that_are_gone_are_made_anew(store, run):
+def test_pictures_that_are_gone_are_made_again(store, run):
     first = run()
     store.delete(first.stages[Stage.PURIFY].artifacts["purified.png"])
     second = run()

@@ -177,7 +177,7 @@ def uid(body):
 
 
 def same(ours, theirs):
-    """Whether two files hold the same dataset; a PACS may write the file meta information anew."""
+    """Whether two files hold the same dataset; a PACS may rewrite the file meta information."""
     return dcmread(BytesIO(ours)) == dcmread(BytesIO(theirs))
 
 

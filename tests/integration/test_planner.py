@@ -213,7 +213,7 @@ def test_candidates_in_a_list_are_gone_on_with_by_their_number(store, empty_stor
     assert [entry.index for entry in entries(store, "b")] == list(range(11))
 
 
-def test_a_plan_that_is_abandoned_begins_anew_and_a_batch_is_not_abandoned(store, empty_store, small_parts):
+def test_a_plan_that_is_abandoned_begins_again_and_a_batch_is_not_abandoned(store, empty_store, small_parts):
     with pytest.raises(Killed):
         plan("b", order(), there(6), Mortal(empty_store, 4))
     abandon(store, "b")

@@ -119,7 +119,7 @@ def test_cut_off_anywhere_it_goes_on(failed, empty_store, writes, again):
     with pytest.raises(Killed):
         retry(Dying(empty_store, writes), failed.ledger, "b")
     failed.reconcile()
-    assert failed.work_off() == []  # nothing runs until it is whole
+    assert failed.work_off() == []  # nothing runs until it is complete
     if again == "retry" or writes < 2:
         retry(failed.store, failed.ledger, "b")
     else:

@@ -1,4 +1,4 @@
-"""Correcting in a browser while a session ends, an image is run anew, a second window is open, a desk is away."""
+"""Correcting in a browser while a session ends, an image is run again, a second window is open, a desk is away."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from desk_server import pictured, write_batch
-from drawing import HEIGHT, WIDTH, disc, drag, drawn, kept, lesion, on_screen, opened, run_anew, write_lesions
+from drawing import HEIGHT, WIDTH, disc, drag, drawn, kept, lesion, on_screen, opened, run_again, write_lesions
 
 from dermbatch import layout
 from dermbatch.records.outcome import ResultRecord
@@ -33,9 +33,9 @@ def test_a_blind_reader_sees_no_newer_outline_and_what_is_drawn_while_it_is_kept
     page = opened(seat, "/correct/rl/0?queue=rl")
     drag(page, (60, 60), (80, 60))
     first = drawn(page)
-    run_anew(store, record, np.full((HEIGHT, WIDTH), 255, np.uint8))
+    run_again(store, record, np.full((HEIGHT, WIDTH), 255, np.uint8))
     page.keyboard.press("Control+Enter")
-    page.get_by_text("Run anew since this image was shown: segment.").wait_for()
+    page.get_by_text("Run again since this image was shown: segment.").wait_for()
     assert page.get_by_role("button", name="Begin from the newer mask").count() == 0
     assert page.evaluate("viewer.overs.size") == 0
 
@@ -44,7 +44,7 @@ def test_a_blind_reader_sees_no_newer_outline_and_what_is_drawn_while_it_is_kept
         route.continue_()
 
     page.route("**/decisions", late, times=1)
-    page.get_by_role("button", name="Keep my drawing all the same").click()
+    page.get_by_role("button", name="Keep my drawing anyway").click()
     page.get_by_text("what you drew since is not kept yet").wait_for()
     both = drawn(page)
     assert np.array_equal(kept(seat, 0, 1, "rl")[1], first)
@@ -81,14 +81,14 @@ def test_an_expired_session_and_a_new_run_lose_nothing(browser, server, store, b
     newer[:50, :50] = 255
     drag(page, (200, 200), (220, 200))
     mask = drawn(page)
-    run_anew(store, record, newer)
+    run_again(store, record, newer)
     page.get_by_role("button", name="Keep").click()
-    page.get_by_text("Run anew since this image was shown: segment (segment_net@2").wait_for()
+    page.get_by_text("Run again since this image was shown: segment (segment_net@2").wait_for()
     assert (
         len(seat.context.request.get(f"{seat.base}/v1/batches/{batch}/images/6/decisions").json()["decisions"])
         == 1
     )
-    page.get_by_role("button", name="Keep my drawing all the same").click()
+    page.get_by_role("button", name="Keep my drawing anyway").click()
     page.get_by_text("Kept as version 2").first.wait_for()
     decision, found = kept(seat, 6, 2, batch)
     assert np.array_equal(found, mask)

@@ -122,7 +122,7 @@ def test_a_lease_that_is_not_held_on_goes_to_the_next_reader(servers, reader, ba
     servers[0].desk.redis.hset(f"review:case:{batch}/{case['index']}", "ada", 1)  # long ago
     assert following(bo, batch)["case"] == case
     assert ada.post(f"/v1/queues/{batch}/leases", json=case).status_code == 409
-    decide(ada, case)  # hers is kept all the same
+    decide(ada, case)  # hers is kept anyway
     assert ada.delete(f"/v1/queues/{batch}/leases/{batch}/{case['index']}").status_code == 204
     decide(bo, case)
     assert following(reader("eve"), batch)["none_left"]

@@ -1,4 +1,4 @@
-"""Two readers on two browsers, while a session ends, a replica dies and an image is run anew: nothing is lost."""
+"""Two readers on two browsers, while a session ends, a replica dies and an image is run again: nothing is lost."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from desk_server import pictured, write_batch
-from drawing import HEIGHT, WIDTH, drawn, lesion, on_screen, run_anew
+from drawing import HEIGHT, WIDTH, drawn, lesion, on_screen, run_again
 
 from dermbatch import layout
 from dermbatch.ledger.connection import Connection
@@ -166,7 +166,7 @@ class Reader:
 
 def test_every_drawing_is_there_once(redis_settings, object_store_settings, replicas, tmp_path_factory):
     store = ObjectStore(object_store_settings)
-    # Pictures of no other module: what is run anew of one is newer than any result of the same bytes.
+    # Pictures of no other module: a new run of one is newer than any result of the same bytes.
     records = [pictured(store, BATCH, n, lesion(100 + n)) for n in range(IMAGES)]
     write_batch(store, BATCH, records, tmp_path_factory.mktemp("two"))
     redis = Connection(redis_settings).redis
@@ -189,18 +189,18 @@ def test_every_drawing_is_there_once(redis_settings, object_store_settings, repl
                     reader.seat.context.new_page().goto(reader.link())
                     reader.page.bring_to_front()
                     reader.page.evaluate("dispatchEvent(new Event('focus'))")
-                elif turn == 2 and reader is bo:  # the replica dies as he draws, and the image is run anew
+                elif turn == 2 and reader is bo:  # the replica dies as he draws, and the image is run again
                     ada.here()  # her page has what it asked of that replica: without its scripts no page can wait
                     reader.draw(index, between=replicas.processes[0].kill)
                     newer = np.zeros((HEIGHT, WIDTH), np.uint8)
                     newer[:60, :60] = 255
-                    run_anew(store, read(store, layout.result(BATCH, index), ResultRecord), newer)
+                    run_again(store, read(store, layout.result(BATCH, index), ResultRecord), newer)
                     reader.keep()
                     reader.page.get_by_text(
-                        "Run anew since this image was shown: segment (segment_net@2"
+                        "Run again since this image was shown: segment (segment_net@2"
                     ).wait_for(timeout=1000 * patience(60))
                     assert np.array_equal(drawn(reader.page), reader.drawn[index])
-                    reader.page.get_by_role("button", name="Keep my drawing all the same").click()
+                    reader.page.get_by_role("button", name="Keep my drawing anyway").click()
                     conflicted = index
                 else:
                     reader.draw(index)

@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from dermbatch.settings import StoreSettings
-from orchestrator.stack.servers.s3door import Refused, S3Door, canonical
+from orchestrator.stack.servers.s3door import RequestDenied, S3Door, canonical
 
 ODD = ["a b+c%?#&=.png", "ü/é.png", "x" * 900, "two//slashes/", "~tilde-_.!*'()", "a/../b", "new\nline"]
 
@@ -159,7 +159,7 @@ def test_a_request_is_good_for_a_quarter_of_an_hour(object_store_settings):
 
     assert at(14) == headers["X-Amz-Content-SHA256"]
     for minutes in (16, -16, 24 * 60):
-        with pytest.raises(Refused, match="RequestTimeTooSkewed"):
+        with pytest.raises(RequestDenied, match="RequestTimeTooSkewed"):
             at(minutes)
 
 

@@ -1,4 +1,4 @@
-"""Batches shared by two Redis servers: each belongs to one, whoever is asked, and each shard works by itself."""
+"""Batches shared by two Redis servers: each belongs to one, whoever is asked, and each shard works on its own."""
 
 import os
 

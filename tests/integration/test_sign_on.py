@@ -240,7 +240,7 @@ def test_a_refresh_that_fails_early_is_not_tried_at_every_request(server, issuer
 
         def refuses(**request):
             asked.append(request)
-            raise issuers.Refused("invalid_grant")
+            raise issuers.IssuerRefused("invalid_grant")
 
         monkeypatch.setattr(speaks_to, "token", refuses)
         key = f"desk:vouched:{hashlib.sha256(token_of(xaver).encode()).hexdigest()}"
@@ -281,7 +281,7 @@ def test_an_issuer_that_was_never_there_is_said_on_a_page(redis_settings, object
         assert "does not answer" in answer.text
         headers = {"authorization": f"Bearer {forged({'alg': 'RS256', 'kid': 'x'}, {})}"}
         assert httpx.get(f"{alone.url}/v1/batches", headers=headers).status_code == 503
-        assert httpx.get(alone.link()).status_code == 303  # whoever has the machine gets in all the same
+        assert httpx.get(alone.link()).status_code == 303  # whoever has the machine gets in anyway
 
 
 def test_signing_out_ends_it_here_and_at_the_issuer(server, issuer):

@@ -11,7 +11,7 @@ import pytest
 
 from dermbatch import __version__, layout
 from dermbatch.errors import NewerFormat, RecordDamaged
-from dermbatch.ledger import Due, Member, Message
+from dermbatch.ledger import Due, ImageRef, Message
 from dermbatch.ledger.queue import QUEUES
 from dermbatch.records.asked import (
     FORMAT,
@@ -255,8 +255,8 @@ def test_a_message_of_a_later_version_is_passed_over_and_others_are_dealt_with(o
     (job,), *rest = json.loads(outer["body"])
     newer = json.dumps({**outer, "body": json.dumps([[{**job, "format": FORMAT + 1}], *rest])})
     due = [
-        Due(Member("b", job["index"]), newer, "resend", 1, lease_expired=False),
-        Due(Member("b", job_of(second).index), second, "poison", 3, lease_expired=True),
+        Due(ImageRef("b", job["index"]), newer, "resend", 1, lease_expired=False),
+        Due(ImageRef("b", job_of(second).index), second, "poison", 3, lease_expired=True),
     ]
     monkeypatch.setattr(orchestra.ledger.images, "requeue", lambda name: due)
     assert orchestra.dispatcher.repair() == 2

@@ -324,7 +324,7 @@ def test_at_the_end_of_the_worker_an_image_that_asks_is_given_back_at_once(place
     deliver(place)
     assert wait_due(place).why == "resend"
     assert place.drain.counts == {"finished": 0, "given_back": 1}
-    # It takes nothing any more; what it was sent all the same is made due again.
+    # It takes nothing any more; what it was sent anyway is made due again.
     place.ledger.images._redis.delete(QUEUES["bulk"])
     deliver(place)
     assert place.process.calls == 1

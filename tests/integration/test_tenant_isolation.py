@@ -93,7 +93,7 @@ def at_b(server):
 
 
 def everything_without_ids(client):
-    """All answers that name no batch: bodies and ETags, but for the token of the session."""
+    """All answers that name no batch: bodies and ETags, except for the token of the session."""
     paths = (
         "/v1/batches?all=true",
         "/v1/usage",

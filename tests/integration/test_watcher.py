@@ -166,7 +166,7 @@ def test_objects_wait_until_they_have_settled(quiet):
         assert (datetime.now(UTC) - written).total_seconds() >= 2
 
 
-def test_objects_wait_for_their_marker_and_later_ones_for_it_to_be_written_anew(quiet):
+def test_objects_wait_for_their_marker_and_later_ones_for_it_to_be_written_again(quiet):
     marked = rule(marker="READY")
     quiet.put("study/1/a.jpg")
     quiet.put("study/2/a.jpg")

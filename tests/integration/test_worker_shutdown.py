@@ -22,7 +22,7 @@ from orchestrator.stack.environment import settings_environment
 from tests.waiting import allowed, wait_for
 from workers.process.shutdown import give_back
 
-LEDGER = LedgerSettings(lease=60, heartbeat=0.5, queued_look=60)  # nothing comes back by itself within a test
+LEDGER = LedgerSettings(lease=60, heartbeat=0.5, queued_look=60)  # nothing comes back unasked within a test
 GRACE = 4.0
 LONG = 50.0  # a grace that nothing waits out: longer than a slow machine needs, shorter than the images sleep
 MORE = 60.0  # seconds beyond its grace in which a worker is gone on the slowest machine

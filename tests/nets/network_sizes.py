@@ -157,7 +157,7 @@ CASES = {
         like(1),
         paper=512,
     ),
-    # The same, but for the levels at a half to a sixteenth of the sides: the encoder has 16, 24, 40, 112 channels.
+    # The same, except for the levels at a half to a sixteenth of the sides: the encoder has 16, 24, 40, 112.
     "dilated_unet_lite.DilatedUNetLite": Case(
         lite(5)
         + double(3, 64)

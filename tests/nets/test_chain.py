@@ -20,7 +20,7 @@ from lesionnets.evaluation import chain
 from lesionnets.evaluation.classify import of_groups
 from lesionnets.evaluation.figures.strata import Strata, counts, means, stratum, with_source
 from lesionnets.evaluation.models import predictors
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 from lesionnets.evaluation.pasted import pasted_pairs
 from lesionnets.evaluation.samples import with_either
 from workers.stages import purify as served
@@ -69,8 +69,8 @@ def test_each_stage_is_fed_by_the_one_before(tmp_path: Path) -> None:
         distance = [0.5] if len(seen) % 2 else [1.5]
         return {"PROBABILITIES": np.array(given, np.float32), "DISTANCE": np.array(distance, np.float32)}
 
-    classifier = Model("c", run=judged, parameters={"labels": "melanoma,nevus"})
-    purifier, segmenter = Model("p", run=whitened), Model("s", run=dark)
+    classifier = LoadedModel("c", run=judged, parameters={"labels": "melanoma,nevus"})
+    purifier, segmenter = LoadedModel("p", run=whitened), LoadedModel("s", run=dark)
     rows: list[dict[str, object]] = []
     figures = chain.evaluate(chain.Chain(purifier, segmenter, classifier), samples, table=rows, rounds=5)
     share = 1 - 4 / 20  # white, where the hair was, is no lesion: two parts are left, and one is kept
@@ -96,10 +96,10 @@ def test_each_stage_is_fed_by_the_one_before(tmp_path: Path) -> None:
 def test_what_purification_hands_on_is_what_a_worker_hands_on(size: tuple[int, int]) -> None:
     image = phantom(3, height=size[0], width=size[1], occlusions=()).image
     image[size[0] // 3 : size[0] // 3 + 5] = 0
-    model = Model("p", run=whitened)
+    model = LoadedModel("p", run=whitened)
 
     class Client:
-        def infer(self, _: Model, inputs: dict[str, Image], __: object) -> dict[str, Image]:
+        def infer(self, _: LoadedModel, inputs: dict[str, Image], __: object) -> dict[str, Image]:
             return whitened(**inputs)
 
     worker = served.purify(image, Client(), model, served.PurifyParameters.of(model))  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from lesionnets.nets.purify.purifier import FoldedUNet, Purifier, clean_share, s
 
 
 def shaken(model: torch.nn.Module) -> torch.nn.Module:
-    """The network with every weight drawn anew: its head starts at zero, which would hide the rest."""
+    """The network with every weight drawn at random: its head starts at zero, which would hide the rest."""
     torch.manual_seed(3)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

@@ -43,10 +43,10 @@ from lesionnets.nets.enhance.srgan import SrganDiscriminator, SrganGenerator
 from lesionnets.nets.purify.partial_purifier import PartialPurifier
 from lesionnets.occlusions import find_occlusions, remove_occlusions
 from lesionnets.recipes.enhance.enhance_espcn import LEAST_ERROR, enhance, loss_step
-from lesionnets.recipes.enhance.enhance_srgan import Adversary
+from lesionnets.recipes.enhance.enhance_srgan import SrganAdversary
 from lesionnets.recipes.purify.purify_partial import loss_with
 from lesionnets.recipes.purify.purify_unet import purify
-from lesionnets.training import RecipeOptions, Run, fit
+from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 RECIPES = [
     ("enhance_espcn", "psnr_gain_clinical"),
@@ -107,7 +107,7 @@ def test_what_learns_beside_the_network_is_gone_on_with(tmp_path: Path) -> None:
             loss_step,
             [torch.rand(1, 3, 4, 4)] * 2,
             lambda _: {"figure": 0.0},
-            run=Run("enhance_x", "espcn.Espcn", {"channels": 4, "blocks": 1}, tmp_path, best_by="figure"),
+            run=TrainingRun("enhance_x", "espcn.Espcn", {"channels": 4, "blocks": 1}, tmp_path, best_by="figure"),
             optimiser=torch.optim.SGD(model.parameters(), lr=1e-3),
             epochs=epochs,
             resume=True,
@@ -121,7 +121,7 @@ def test_an_adversary_learns_and_goes_on_where_it_stopped() -> None:
     torch.manual_seed(5)
     generator = SrganGenerator(0.0625, 1)
     features = PerceptualFeatures(MobileNetV2(), CONTENT_TAPS)
-    one, other = (Adversary(SrganDiscriminator(0.0625), features) for _ in range(2))
+    one, other = (SrganAdversary(SrganDiscriminator(0.0625), features) for _ in range(2))
     batch = (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32))
     before = [value.clone() for value in one.discriminator.parameters()]
     loss = one(generator, batch)
@@ -320,12 +320,18 @@ def test_the_classical_finder_finds_hair_and_leaves_skin_and_lesion_alone() -> N
     assert find_occlusions(covered)[mask & ~drawn.lesion].mean() > 0.6
 
 
-def test_what_the_classical_finder_sees_within_a_lesion_is_the_lesions() -> None:
+def lined_lesion() -> tuple[np.ndarray, np.ndarray]:
+    """A picture of a hair over all of it and a dark line of the lesion's own, and the lesion's mask."""
     image = np.full((200, 200, 3), 200, np.uint8)
-    image[:, 98:101] = 60  # a hair over the whole picture
-    image[80:120, 60:62] = 60  # a dark line within the lesion
+    image[:, 98:101] = 60
+    image[80:120, 60:62] = 60
     lesion = np.zeros((200, 200), bool)
     lesion[70:130, 50:150] = True
+    return image, lesion
+
+
+def test_what_the_classical_finder_sees_within_a_lesion_is_the_lesions() -> None:
+    image, lesion = lined_lesion()
     assert find_occlusions(image)[100, 61]
     corrected = find_occlusions(image, lesion)
     assert corrected[100, 99]
@@ -346,11 +352,7 @@ def test_pairs_of_the_classical_finder_lack_the_hair_and_keep_the_rest() -> None
 
 
 def test_pairs_of_the_classical_finder_keep_the_lesions_dark_structures() -> None:
-    image = np.full((200, 200, 3), 200, np.uint8)
-    image[:, 98:101] = 60  # a hair
-    image[80:120, 60:62] = 60  # the lesion's own
-    lesion = np.zeros((200, 200), bool)
-    lesion[70:130, 50:150] = True
+    image, lesion = lined_lesion()
     cleaned, painted = remove_occlusions(image, lesion)
     assert not painted[80:120, 60:62].any()
     np.testing.assert_array_equal(cleaned[80:120, 60:62], image[80:120, 60:62])

@@ -13,9 +13,10 @@ from tritonclient.grpc import model_config_pb2
 from deploy.check_models import wrong_models
 from dermbatch.errors import UsageError
 from dermbatch.models.configuration import read_config
+from dermbatch.models.repository import file_digest
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
-from lesionnets.ensemble import Step, write_ensemble
+from lesionnets.ensemble import EnsembleStep, write_ensemble
 from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.graphs import mb_dcnn, segment
 from lesionnets.nets.enhance.espcn import Espcn
@@ -30,14 +31,13 @@ def written(repository: Path, version: str, content: bytes) -> tuple[Path, str]:
     model = repository / "first" / version / "model.onnx"
     model.parent.mkdir(parents=True)
     model.write_bytes(content)
-    digest = export.file_digest(model)
+    digest = file_digest(model)
     files = sorted((repository / "first").glob("*/model.onnx"))
     lines = [
-        f'key: "sha256.{file.parent.name}" value: {{ string_value: "{export.file_digest(file)}" }}'
-        for file in files
+        f'key: "sha256.{file.parent.name}" value: {{ string_value: "{file_digest(file)}" }}' for file in files
     ]
     (repository / "first" / "config.pbtxt").write_text("".join(f"parameters {{ {line} }}\n" for line in lines))
-    steps = [Step("first", version, digest, {"IMAGE": "IMAGE"}, {"LESION": "LESION"})]
+    steps = [EnsembleStep("first", version, digest, {"IMAGE": "IMAGE"}, {"LESION": "LESION"})]
     contract = segment.contract(MobileCoarseSN(0.1, 64))
     folder = repository / "whole"
     file = write_ensemble(folder, version, steps, stage=Stage.SEGMENT, contract=contract, batch=3)

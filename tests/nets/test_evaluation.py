@@ -22,7 +22,7 @@ from lesionnets import checkpoint, export
 from lesionnets.data.sources import ham10000
 from lesionnets.data.sources.isic import Sample, read_mask
 from lesionnets.evaluation import classify, downstream, segment
-from lesionnets.evaluation.models.predictors import Model, load_model
+from lesionnets.evaluation.models.predictors import LoadedModel, load_model
 from lesionnets.evaluation.samples import with_diagnoses, with_masks
 from lesionnets.graphs import classify as classify_graph
 from lesionnets.graphs.classify import ClassifyGraph
@@ -56,20 +56,20 @@ def networks(tmp_path: Path) -> dict[Stage, Path]:
     return found
 
 
-def expert(samples: list[Sample]) -> Model:
+def expert(samples: list[Sample]) -> LoadedModel:
     """Answers with the experts' masks in turn."""
     masks = iter([read_mask(sample.mask) for sample in samples if sample.mask])
-    return Model("expert", run=lambda IMAGE: {"LESION": next(masks)})  # noqa: N803
+    return LoadedModel("expert", run=lambda IMAGE: {"LESION": next(masks)})  # noqa: N803
 
 
-def classifier(rows: list[list[float]], seen: list[Any]) -> Model:
+def classifier(rows: list[list[float]], seen: list[Any]) -> LoadedModel:
     """Answers with rows in turn, and notes what it was given."""
 
     def run(**inputs: Image) -> dict[str, npt.NDArray[np.float32]]:
         seen.append(inputs)
         return {"PROBABILITIES": np.array(rows[len(seen) - 1], np.float32)}
 
-    return Model("classifier", run=run)
+    return LoadedModel("classifier", run=run)
 
 
 # Segmentation
@@ -98,7 +98,7 @@ def test_the_mask_that_is_measured_is_the_workers(tmp_path: Path) -> None:
     found = {}
     for threshold in ("0.5", "0.3"):
         parameters = {"threshold": threshold}
-        model = Model("m", parameters=parameters, run=lambda IMAGE: {"LESION": answer})  # noqa: N803
+        model = LoadedModel("m", parameters=parameters, run=lambda IMAGE: {"LESION": answer})  # noqa: N803
         for raw in (False, True):
             found[threshold, raw] = segment.evaluate(model, [sample], raw=raw)["jaccard"].mean
     assert found["0.3", False] == 1
@@ -114,7 +114,7 @@ def test_masks_may_be_finer_than_images_but_not_of_another_shape(tmp_path: Path)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint8))
     sample = Sample("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")
     coarse = np.asarray(cv2.resize(truth, (30, 20), interpolation=cv2.INTER_AREA), np.uint8)
-    figures = segment.evaluate(Model("m", run=lambda IMAGE: {"LESION": coarse}), [sample])  # noqa: N803
+    figures = segment.evaluate(LoadedModel("m", run=lambda IMAGE: {"LESION": coarse}), [sample])  # noqa: N803
     assert figures["jaccard"].mean > 0.95
     assert figures["hausdorff_95"].mean <= 1.5
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 30, 3), np.uint8))
@@ -136,16 +136,16 @@ def test_masks_may_be_finer_than_images_but_not_of_another_shape(tmp_path: Path)
 @pytest.mark.parametrize(
     ("native", "model", "expected"),
     [
-        (False, Model("m", run=dict), (512, 1024)),
-        (True, Model("m", run=dict), (600, 1200)),
-        (False, Model("m", parameters={"long_side": "300"}, run=dict), (150, 300)),
-        (True, Model("m", parameters={"long_side": "300"}, run=dict), (600, 1200)),
-        (False, Model("m", shapes={"IMAGE": (64, 96, 3)}, run=dict), (64, 96)),
-        (True, Model("m", shapes={"IMAGE": (64, 96, 3)}, run=dict), (64, 96)),
+        (False, LoadedModel("m", run=dict), (512, 1024)),
+        (True, LoadedModel("m", run=dict), (600, 1200)),
+        (False, LoadedModel("m", parameters={"long_side": "300"}, run=dict), (150, 300)),
+        (True, LoadedModel("m", parameters={"long_side": "300"}, run=dict), (600, 1200)),
+        (False, LoadedModel("m", shapes={"IMAGE": (64, 96, 3)}, run=dict), (64, 96)),
+        (True, LoadedModel("m", shapes={"IMAGE": (64, 96, 3)}, run=dict), (64, 96)),
     ],
 )
 def test_images_are_sent_as_a_worker_sends_them_or_whole(
-    native: bool, model: Model, expected: tuple[int, int]
+    native: bool, model: LoadedModel, expected: tuple[int, int]
 ) -> None:
     assert model.fitted(np.zeros((600, 1200, 3), np.uint8), native=native).shape[:2] == expected
 
@@ -164,7 +164,8 @@ def test_maps_of_a_reduced_image_are_measured_at_the_masks_resolution(tmp_path: 
 
     sample = Sample("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")
     served, native = (
-        segment.evaluate(Model("m", run=run), [sample], native=native)["jaccard"].mean for native in (False, True)
+        segment.evaluate(LoadedModel("m", run=run), [sample], native=native)["jaccard"].mean
+        for native in (False, True)
     )
     assert sizes == [(768, 1024), (900, 1200)]
     assert served > 0.98
@@ -191,7 +192,7 @@ def test_a_classifier_is_fed_the_mask_it_would_be_fed_in_service(isic_folder: Pa
         return {"LESION": answer}
 
     seen.clear()
-    classify.evaluate(classifier(rows, seen), found, Model("s", run=specks_and_a_square), rounds=5)
+    classify.evaluate(classifier(rows, seen), found, LoadedModel("s", run=specks_and_a_square), rounds=5)
     for sample, inputs in zip(found, seen, strict=True):
         assert set(np.unique(inputs["LESION"])) <= {0, 255}
         assert bool((inputs["LESION"] > 0).sum() == 900) is (sample.mask is None)
@@ -204,8 +205,8 @@ def test_seven_classes_are_known_by_their_number_their_labels_or_their_names(sam
     other = {"labels": ",".join(reversed(names))}
     for model, classes, accuracy in (
         (classifier(rows, []), (), 1),
-        (Model("m", parameters=other, run=classifier(rows, []).run), (), 1 / 6),  # df, in the middle
-        (Model("m", parameters=other, run=classifier(rows, []).run), names, 1),
+        (LoadedModel("m", parameters=other, run=classifier(rows, []).run), (), 1 / 6),  # df, in the middle
+        (LoadedModel("m", parameters=other, run=classifier(rows, []).run), names, 1),
     ):
         figures = classify.evaluate(model, labelled, None, classes=classes, rounds=2)
         assert figures["accuracy"].mean == pytest.approx(accuracy)
@@ -217,7 +218,7 @@ def test_classes_that_do_not_fit_are_refused(samples: list[Sample]) -> None:
     def labelled(*diagnoses: str | None) -> list[Sample]:
         return [Sample(s.image_id, s.image, None, d) for s, d in zip(samples, diagnoses, strict=False)]
 
-    three, five = Model("m", run=classifier([[0.2, 0.3, 0.5]] * 9, []).run), classifier([[0.2] * 5] * 9, [])
+    three, five = LoadedModel("m", run=classifier([[0.2, 0.3, 0.5]] * 9, []).run), classifier([[0.2] * 5] * 9, [])
     two = labelled("nevus", "melanoma")
     for model, given, classes, message in (
         (
@@ -232,7 +233,7 @@ def test_classes_that_do_not_fit_are_refused(samples: list[Sample]) -> None:
         (five, two, (), "5 probabilities, but its classes are not named"),
     ):
         with pytest.raises(UsageError, match=message):
-            classify.evaluate(Model("m", run=model.run), given, None, classes=classes)
+            classify.evaluate(LoadedModel("m", run=model.run), given, None, classes=classes)
 
 
 # Purification
@@ -251,8 +252,8 @@ def test_what_purification_changes_downstream_is_measured(isic_folder: Path) -> 
         share = float(IMAGE.mean()) / 255
         return {"PROBABILITIES": np.array([share, 1 - share, float((LESION > 0).mean())], np.float32)}
 
-    models = (Model("s", run=dark), Model("c", run=by_darkness))
-    knowing = Model("p", run=lambda IMAGE: {"PURIFIED": next(clean)})  # noqa: N803
+    models = (LoadedModel("s", run=dark), LoadedModel("c", run=by_darkness))
+    knowing = LoadedModel("p", run=lambda IMAGE: {"PURIFIED": next(clean)})  # noqa: N803
     figures = downstream.evaluate(knowing, *models, found, rounds=20)
     assert figures["jaccard_off"].mean < figures["jaccard_clean"].mean
     assert figures["jaccard_on"] == figures["jaccard_clean"]
@@ -261,7 +262,7 @@ def test_what_purification_changes_downstream_is_measured(isic_folder: Path) -> 
     for name in ("jaccard", "mean_auc", "auc_nevus"):
         change = figures[f"{name}_on_minus_clean"]
         assert (change.mean, change.low, change.high) == (0, 0, 0)
-    idle = Model("p", run=lambda IMAGE: {"PURIFIED": IMAGE})  # noqa: N803
+    idle = LoadedModel("p", run=lambda IMAGE: {"PURIFIED": IMAGE})  # noqa: N803
     thrice = downstream.evaluate(idle, *models, found, drawings=3, rounds=20)
     assert thrice["jaccard_clean"] == figures["jaccard_clean"]
     assert thrice["jaccard_off"] != figures["jaccard_off"]
@@ -348,7 +349,7 @@ def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp
     with pytest.raises(UsageError, match="not a Triton model configuration"):
         load_model(file, Stage.CLASSIFY)
     with pytest.raises(UsageError, match="'x' as parameter 'threshold', which is not a number"):
-        Model("m", parameters={"threshold": "x"}, run=dict).number("threshold", 0.5)
+        LoadedModel("m", parameters={"threshold": "x"}, run=dict).number("threshold", 0.5)
 
 
 def test_a_model_of_another_stage_or_network_is_refused(networks: dict[Stage, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from dermbatch.errors import UsageError
 from dermbatch.models.configuration import read_config
+from dermbatch.models.repository import file_digest
 from lesionnets import checkpoint, export
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import enhance
@@ -87,8 +88,8 @@ def test_the_next_version_is_the_next_number_and_digests_stay(trained: Path, tmp
     assert second.parent.name == "10"
     assert export.versions(tmp_path / "enhance_espcn") == ["9", "10"]
     told = read_config(tmp_path / "enhance_espcn").parameters
-    assert told["sha256.9"].string_value == export.file_digest(first)
-    assert told["sha256.10"].string_value == export.file_digest(second)
+    assert told["sha256.9"].string_value == file_digest(first)
+    assert told["sha256.10"].string_value == file_digest(second)
 
 
 def test_the_same_checkpoint_gives_the_same_file(trained: Path, tmp_path: Path) -> None:

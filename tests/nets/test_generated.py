@@ -84,7 +84,7 @@ def test_the_discriminator_learns_at_every_third_step_of_the_generator() -> None
     batch = (torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
     drawing = generate_dcgan.Drawing(Principal(*batch, 10, torch.device("cpu")))
     optimiser = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    adversary = generate_dcgan.Adversary(discriminator, optimiser, drawing)
+    adversary = generate_dcgan.DcganAdversary(discriminator, optimiser, drawing)
     learnt = []
     for _ in range(6):
         before = discriminator.shared[0].bias.clone()  # type: ignore[union-attr]
@@ -240,7 +240,7 @@ def test_arms_draw_what_they_say() -> None:
     picture = np.zeros((8, 8, 3), np.uint8)
     labels = [0, 1, 1, 1, 2, 2] * 2 + [0, 0, 2]
     kinds = [generated_lesions.ORIGINAL] * 6 + [generated_lesions.PURIFIED] * 6 + [generated_lesions.GENERATED] * 3
-    pictures = generated_lesions.Pictures([Lesion(picture, (), label) for label in labels], kinds)
+    pictures = generated_lesions.ArmPictures([Lesion(picture, (), label) for label in labels], kinds)
 
     def by(arm: str, kind: int) -> list[float]:
         chances = pictures.chances(arm)

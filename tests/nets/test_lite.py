@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from costs import count_parameters
+from cutting import cut_square
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -20,7 +21,7 @@ from lesionnets.data.batches.soft_pairs import SoftPairs, softened
 from lesionnets.data.sources.folds import COPIES, all_samples, fold, source_of
 from lesionnets.data.sources.isic import Sample
 from lesionnets.graphs.classify import ClassifyGraph
-from lesionnets.graphs.crop import cut_square, lesion_square, reduce_square
+from lesionnets.graphs.crop import lesion_square, reduce_square
 from lesionnets.nets.classify.lite import LiteClassifier
 from lesionnets.nets.efficient_lite import EfficientLite, load_imagenet
 from lesionnets.nets.segment.unet_lite import UNetLite

@@ -1,6 +1,6 @@
 """One harness for all networks: whatever class in lesionnets.nets can be built without arguments is one.
 
-Each is built small here, but for the number of its parameters, for which nothing is computed (the meta device).
+Each is built small here, except for the number of its parameters, for which nothing is computed (the meta device).
 """
 
 from __future__ import annotations

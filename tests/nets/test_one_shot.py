@@ -17,7 +17,7 @@ from dermbatch.phantoms.phantom import phantom
 from lesionnets import checkpoint, weights
 from lesionnets.data.batches.episodes import NaturalEpisodes
 from lesionnets.data.sources.natural import load_things
-from lesionnets.evaluation.oneshot import Draws
+from lesionnets.evaluation.oneshot import SupportDraws
 from lesionnets.export import export
 from lesionnets.graphs.one_shot import QueryGraph, SupportGraph
 from lesionnets.nets.segment.extractors import Lite, Vgg
@@ -239,8 +239,8 @@ def test_evaluate_segment_sends_one_shot_models_to_their_own_command(
 
 
 def test_a_picture_is_not_measured_by_a_draw_that_it_is_a_support_of() -> None:
-    draws = Draws(shots=2, draws=4, seed=1).of("nevus", 5)
+    draws = SupportDraws(shots=2, draws=4, seed=1).of("nevus", 5)
     assert [len(set(one)) for one in draws] == [2, 2, 2, 2]
-    assert draws == Draws(shots=2, draws=4, seed=1).of("nevus", 5)
+    assert draws == SupportDraws(shots=2, draws=4, seed=1).of("nevus", 5)
     with pytest.raises(UsageError, match="more than 5 are needed"):
-        Draws(shots=5).of("nevus", 5)
+        SupportDraws(shots=5).of("nevus", 5)

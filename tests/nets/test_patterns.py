@@ -166,13 +166,13 @@ def test_agreement_is_whole_for_renamed_patterns_and_none_by_chance() -> None:
     described, _ = planted(count=40)
     found = clusters.discover(described, 3, seed=1)
     renamed = np.where(found.assigned >= 0, (found.assigned + 1) % 3, -1)
-    same = clusters.agreement(found, clusters.Patterns(found.centres, renamed, found.near))
+    same = clusters.agreement(found, clusters.Clusters(found.centres, renamed, found.near))
     assert same.overlap == pytest.approx(1)
     assert same.information == pytest.approx(1)
     assert 0.15 < same.chance < 0.3  # of three alike: 1 / 3 of either's, 1 / 5 of both
     random = np.random.default_rng(99)
     other = np.where(found.assigned >= 0, random.integers(0, 3, renamed.shape), -1)
-    none = clusters.agreement(found, clusters.Patterns(found.centres, other, found.near))
+    none = clusters.agreement(found, clusters.Clusters(found.centres, other, found.near))
     assert abs(none.information) < 0.03
     small, _ = planted(side=3)
     with pytest.raises(UsageError, match="networks of the same size"):

@@ -12,31 +12,28 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from quantised import int8_weights
 
 from dermbatch.errors import UsageError
 from dermbatch.models.configuration import read_config
+from dermbatch.models.repository import file_digest
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
-from lesionnets import checkpoint, cli
+from lesionnets import cli
 from lesionnets.evaluation.models.predictors import default_model, in_float32, load_model
-from lesionnets.export import export, file_digest
+from lesionnets.export import export
 from lesionnets.graphs import enhance
 from lesionnets.graphs.assembly import halve_weights
 from lesionnets.graphs.precision import Inputs, to_float16, to_int8, whole_weights, wide_convolutions
 from lesionnets.nets.enhance.espcn import Espcn
+from tests.checkpoints import decided_unet
 
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small segmenter with random weights in a model repository."""
-    torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("repository")
-    hyper = {"width": 0.25, "size": 64}
-    state = checkpoint.network("unet.UNet", hyper).state_dict()
-    state["head.weight"] *= 20
-    path = folder / "best.pt"
-    checkpoint.save(path, recipe="segment_unet", network="unet.UNet", hyper=hyper, state=state, figures={})
-    return export(path, folder / "models")
+    return export(decided_unet(folder, width=0.25, seed=3), folder / "models")
 
 
 def inputs(count: int) -> list[Inputs]:
@@ -67,13 +64,8 @@ def test_answers_hardly_change_and_operators_stay_plain(model_file: Path) -> Non
 
 
 def test_two_products_fit_into_16_bits(model_file: Path) -> None:
-    # Processors without VNNI add two up so, and cut off what is more: the model would give other answers there.
-    made = to_int8(onnx.load(model_file), inputs(2))
-    weights = [
-        numpy_helper.to_array(one).astype(int)
-        for one in made.graph.initializer
-        if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 4
-    ]
+    # Processors without VNNI add two up in 16 bits, and saturate: the model would give other answers there.
+    weights = int8_weights(to_int8(onnx.load(model_file), inputs(2)))
     assert weights
     for values in weights:
         assert np.abs(values).max() > 32

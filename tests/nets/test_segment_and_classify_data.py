@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cutting import cut_square
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms.phantom import phantom
@@ -23,7 +24,7 @@ from lesionnets.data.sources.isic import (
     read_mask,
     read_pair,
 )
-from lesionnets.graphs.crop import cut_square, lesion_square
+from lesionnets.graphs.crop import lesion_square
 from lesionnets.graphs.sampling import area_sample
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.tflite import load_mobilenet

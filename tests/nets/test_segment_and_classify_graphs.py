@@ -10,13 +10,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from cutting import cut_square
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lively import lively
 
 from dermbatch.phantoms.phantom import phantom
 from lesionnets.graphs import classify, segment
-from lesionnets.graphs.crop import LEAST, MARGIN, cut_square, lesion_square, paste_square
+from lesionnets.graphs.crop import LEAST, MARGIN, lesion_square, paste_square
 from lesionnets.graphs.sampling import area_sample, to_bytes
 from lesionnets.nets.classify.mobilenet import LesionClassifier
 from lesionnets.nets.segment.unet import UNet

@@ -13,11 +13,11 @@ from dermbatch.errors import UsageError
 from lesionnets import checkpoint
 from lesionnets.nets.classify.mobilenet import (
     FEATURES,
-    Convolution,
     LesionClassifier,
     MobileNetV2,
     lesion_weight,
 )
+from lesionnets.nets.efficient_lite import Convolution
 from lesionnets.nets.segment.unet import UNet
 
 

@@ -20,7 +20,7 @@ from dermbatch.errors import UsageError
 from lesionnets import checkpoint
 from lesionnets.data.prefetch import shuffled
 from lesionnets.nets.segment.unet import UNet
-from lesionnets.training import Run, fit, one_cycle, seed_everything
+from lesionnets.training import TrainingRun, fit, one_cycle, seed_everything
 from tests.waiting import patience
 
 HYPER = {"channels": [16, 8], "dropout": 0.1}
@@ -58,7 +58,7 @@ def run_fit(out: Path, *, validation: Any = validate, loss: Any = loss_step, **o
     seed_everything(1)
     model = UNet(**HYPER)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-2)
-    run = Run("test_recipe", "unet.UNet", HYPER, out, best_by="accuracy")
+    run = TrainingRun("test_recipe", "unet.UNet", HYPER, out, best_by="accuracy")
     return fit(model, loss, Brightness(), validation, run=run, optimiser=optimiser, ema_decay=0.5, **options)
 
 
@@ -219,7 +219,7 @@ def test_resume_refuses_another_recipes_or_networks_run(tmp_path: Path) -> None:
         ("test_recipe", HYPER, 5, "run of seed 2017, not 5"),
         ("test_recipe", HYPER, 2017, "another network"),
     ):
-        run = Run(recipe, "unet.UNet", hyper, tmp_path, best_by="accuracy")
+        run = TrainingRun(recipe, "unet.UNet", hyper, tmp_path, best_by="accuracy")
         with pytest.raises(UsageError, match=message):
             fit(
                 model,

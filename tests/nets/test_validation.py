@@ -11,14 +11,14 @@ from torch.nn import functional
 
 from lesionnets import checkpoint
 from lesionnets.data.sources.isic import find_samples
-from lesionnets.evaluation.choosing.validation import Validation, calibrate
+from lesionnets.evaluation.choosing.validation import MaskValidation, calibrate
 from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.nets.segment.unet import UNet
 
 
 @pytest.fixture
-def validation(isic_folder: Path) -> Validation:
-    return Validation(find_samples(isic_folder / "val" / "images", isic_folder / "val" / "masks"), 64)
+def validation(isic_folder: Path) -> MaskValidation:
+    return MaskValidation(find_samples(isic_folder / "val" / "images", isic_folder / "val" / "masks"), 64)
 
 
 class Expert(Segmenter):
@@ -34,7 +34,7 @@ class Expert(Segmenter):
         return 20 * self.masks[start : self.next] - 10
 
 
-def test_who_knows_the_masks_scores_one_but_for_the_resolution(validation: Validation) -> None:
+def test_who_knows_the_masks_scores_one_but_for_the_resolution(validation: MaskValidation) -> None:
     figures = validation(Expert(torch.from_numpy(validation.masks)[:, None].float() / 255).requires_grad_(False))
     assert 0.93 < figures["jaccard"] < figures["dice"] <= 1
     assert figures["jaccard_low"] <= figures["jaccard"] <= figures["jaccard_high"]
@@ -43,7 +43,7 @@ def test_who_knows_the_masks_scores_one_but_for_the_resolution(validation: Valid
 
 
 def test_calibration_makes_the_masks_likelier_and_leaves_them_as_they_are(
-    validation: Validation, tmp_path: Path
+    validation: MaskValidation, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
     network = UNet(width=0.125, size=64).eval()

@@ -1,4 +1,4 @@
-"""Archives of strangers: every member answered for, none unpacked beyond the limits."""
+"""Untrusted archives: every member answered for, none unpacked beyond the limits."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,17 @@ def test_the_hooks_run_what_make_check_runs():
     made = [f"make {target}" for target in asked if target != "develop"]
     assert sorted(hook["entry"] for hook in repository["hooks"]) == sorted(made + commands)
     assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+
+
+@pytest.mark.parametrize(
+    ("hook", "file"),
+    [("types", "pyproject.toml"), ("imports", "pyproject.toml")]
+    + [("chart", file) for file in ("CHANGELOG.md", "constraints.txt", "dermbatch/metrics.py", "docs/runbook.md")],
+)
+def test_a_hook_runs_for_what_it_reads(hook, file):
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (found,) = (one for one in repository["hooks"] if one["id"] == hook)
+    assert found.get("always_run") or re.search(found["files"], file)
 
 
 def test_every_package_of_the_wheel_is_marked_as_typed():

@@ -1,4 +1,4 @@
-"""Pictures of which a part is damaged or missing, which decoders show all the same; and what they show wrongly."""
+"""Pictures of which a part is damaged or missing, which decoders show anyway; and what they show wrongly."""
 
 from __future__ import annotations
 

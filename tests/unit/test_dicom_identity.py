@@ -1,4 +1,4 @@
-"""Whose DICOM objects are: UIDs, identifiers, dates and texts of strangers' headers, kept, mended or left out."""
+"""Whose DICOM objects are: UIDs, identifiers, dates and texts of foreign headers, kept, mended or left out."""
 
 from io import BytesIO
 

@@ -25,7 +25,7 @@ def test_lesion_size_and_class_are_counted_by_model_where_a_stage_was_run():
         sample("dermbatch_lesion_share_sum", **model),
         sample("dermbatch_classified_images_total", **its_class),
     )
-    place.run()  # from the cache: nothing is found anew
+    place.run()  # from the cache: nothing new is found
     assert sample("dermbatch_lesion_share_sum", **model) == before[0]
     other = Place()
     other.run()

@@ -256,7 +256,7 @@ def test_modes_follow_the_umask(tmp_path, umask):
 
 
 @pytest.mark.parametrize("damage", [b"", None, b"cut", b"flip"])
-def test_one_bad_object_ends_no_fetch_and_is_made_anew_by_the_next_run(tmp_path, damage):
+def test_one_bad_object_ends_no_fetch_and_is_made_again_by_the_next_run(tmp_path, damage):
     store, records = finished()
     fetch(store, "b", tmp_path / "whole")
     key = records[1].stages[Stage.SEGMENT].artifacts["mask.png"]
@@ -273,7 +273,7 @@ def test_one_bad_object_ends_no_fetch_and_is_made_anew_by_the_next_run(tmp_path,
     assert (tmp_path / "rest" / key).read_bytes() == good
 
 
-def test_what_was_damaged_in_the_folder_is_brought_anew(tmp_path):
+def test_what_was_damaged_in_the_folder_is_brought_again(tmp_path):
     store, records = finished(1)
     store.put(layout.dicom("b", 0, "report"), b"object", "application/dicom")
     fetch(store, "b", tmp_path)

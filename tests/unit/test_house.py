@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 
 from benchmarks.codelines import code_lines, crowded, lua_lines, python_lines
-from benchmarks.way import Call, Function, Recorder, arrows_anew, entries_anew, folders, modules, returns
+from benchmarks.way import Call, Function, Recorder, arrows_back, entries_back, folders, modules, returns
 
 TASK = Function("w/task", "run")
 HELP = Function("w/help", "ask")
@@ -34,8 +34,8 @@ def test_a_call_back_into_a_room_that_waits_is_a_return_and_a_second_call_from_i
     assert returns(calls) == [(STAGE, HELP)]
     assert modules(calls) == ["w/task", "d/ledger", "w/stages/purify", "w/help"]
     assert folders(calls) == ["w", "d", "w/stages"]
-    assert entries_anew(calls) == [("w/stages/purify", "w/help")]
-    assert arrows_anew(calls) == [("w/stages/purify", "w/help"), ("w/help", "d/ledger")]
+    assert entries_back(calls) == [("w/stages/purify", "w/help")]
+    assert arrows_back(calls) == [("w/stages/purify", "w/help"), ("w/help", "d/ledger")]
 
 
 def test_a_pair_counts_once_whoever_waits_and_two_callers_count_twice():

@@ -1,4 +1,4 @@
-"""The watcher's inbox: bounded, each object once, nothing lost that was taken out in vain."""
+"""The watcher's inbox: bounded, each object once, nothing lost that was taken out but not dealt with."""
 
 import queue
 

@@ -21,7 +21,7 @@ from tests import corpus
 
 @pytest.fixture
 def whole():
-    """One whose purified pictures are kept whole, as all were."""
+    """One whose purified pictures are kept in full, as all were."""
     return Place(limits=WorkerSettings(whole_pictures=True))
 
 
@@ -144,7 +144,7 @@ def test_with_whole_pictures_a_new_segmentation_needs_no_source(whole):
 
 
 @pytest.mark.parametrize("name", ["purified.png", "mask.png"])
-def test_an_artifact_that_was_deleted_is_made_anew_where_it_is_needed(whole, name):
+def test_an_artifact_that_was_deleted_is_made_again_where_it_is_needed(whole, name):
     first = whole.run()
     (gone,) = whole.store.keys(name)
     del whole.store.objects["results", gone]
@@ -158,7 +158,7 @@ def test_an_artifact_that_was_deleted_is_made_anew_where_it_is_needed(whole, nam
     }
 
 
-def test_an_unreadable_artifact_is_made_anew(whole):
+def test_an_unreadable_artifact_is_made_again(whole):
     first = whole.run()
     purified = first.stages[Stage.PURIFY].artifacts["purified.png"]
     whole.store.objects["results", purified] = b"torn"
@@ -171,7 +171,7 @@ def test_an_unreadable_artifact_is_made_anew(whole):
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "longer"])
 @pytest.mark.parametrize("name", ["purified.png", "mask.png", "enhanced.png"])
-def test_a_damaged_artifact_alone_is_made_anew_by_the_next_run(whole, name, damage):
+def test_a_damaged_artifact_alone_is_made_again_by_the_next_run(whole, name, damage):
     first = whole.run()
     (key,) = whole.store.keys(name)
     good = whole.store.objects.pop(("results", key))
@@ -186,7 +186,7 @@ def test_a_damaged_artifact_alone_is_made_anew_by_the_next_run(whole, name, dama
 
 
 @pytest.mark.parametrize("name", ["purified.png", "mask.png", "enhanced.png"])
-def test_an_artifact_changed_in_place_is_made_anew_where_files_are_checked(whole, name):
+def test_an_artifact_changed_in_place_is_made_again_where_files_are_checked(whole, name):
     whole.run()
     (key,) = whole.store.keys(name)
     good = whole.store.objects["results", key]

@@ -12,11 +12,11 @@ from dermbatch.images.lesion import dice
 from dermbatch.records.outcome import BorderMeasures
 from dermbatch.records.row import opened, row_of, sealed, sent
 from dermbatch.stages import Stage
-from orchestrator.batches.outcomes import Marks, in_order
+from orchestrator.batches.outcomes import OutcomeMarks, in_order
 from orchestrator.batches.summary import Spread, Tally
 from orchestrator.cli.tables.progress import duration
 from orchestrator.reporting import listing
-from orchestrator.reporting.listing import Listing
+from orchestrator.reporting.listing import ListedResults
 from orchestrator.reporting.report import SHOWN, Distribution, Report
 from orchestrator.reporting.table.columns import rows_of
 from tests.outcome_samples import batch_of, failure_of, result_of
@@ -96,7 +96,7 @@ def test_a_listing_ends_with_those_of_the_lowest_indices_in_whatever_order_they_
     ]
     found = []
     for order in (tables, tables[::-1]):
-        gathered = Listing()
+        gathered = ListedResults()
         for table in order:
             gathered.add(table)
         found.append(gathered.json(["nevus"], []))
@@ -168,7 +168,7 @@ def test_quantiles_are_right_to_the_width_of_a_bin(values, share):
 
 @given(st.lists(st.sampled_from(["none", "failed", "done", "both"])))
 def test_marks_tell_what_is_there(states):
-    marks = Marks(len(states))
+    marks = OutcomeMarks(len(states))
     for index, state in enumerate(states):
         if state in {"done", "both"}:
             marks.set(index, done=True)

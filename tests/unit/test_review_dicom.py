@@ -171,7 +171,7 @@ def test_what_no_text_of_dicom_may_have_is_left_out(made):
 
 
 def test_the_model_is_that_of_the_run_that_was_begun_from(made):
-    """Also where the image was segmented anew, and the reader took that mask."""
+    """Also where the image was segmented again, and the reader took that mask."""
     record, store = made.record, Store()
     own = record.stages[Stage.SEGMENT]
     newer = own.model_copy(update={"key": "f" * 32, "model": own.model.model_copy(update={"version": "99"})})

@@ -116,30 +116,33 @@ def test_of_a_deleted_image_nothing_is_taught(store):
     assert only(store).why == "another_image"
 
 
-def test_what_was_segmented_anew_is_looked_for_among_the_results_of_the_images_tenant(store):
+def segmented_again(record):
+    """The newer of two segmentations of a result's image, and what is known of the image."""
+    old = record.stages[Stage.SEGMENT]
+    newer = old.model_copy(update={"key": "ff" * 16})
+    return newer, KnownImage(image=record.source, stages={old.key: old, newer.key: newer})
+
+
+def test_what_was_segmented_again_is_looked_for_among_the_results_of_the_images_tenant(store):
     record = result_of("b", 0).model_copy(update={"preview": "tenants/clinic-a/images/ab/preview/cd/preview.jpg"})
     write_record(store, record)
     decide(store, diagnosis=("nevus",), mask=MASK)
-    old = record.stages[Stage.SEGMENT]
-    anew = old.model_copy(update={"key": "ff" * 16})
-    known = KnownImage(image=record.source, stages={old.key: old, anew.key: anew})
+    _, known = segmented_again(record)
     write(store, layout.known_of(record.source.sha256), known)
     assert only(store).diagnosis == "nevus"  # another's
     write(store, layout.known_of(record.source.sha256, "clinic-a"), known)
     assert only(store).why == "resegmented"
 
 
-def test_of_a_lesion_that_was_segmented_anew_nothing_is_taught_but_where_the_reader_knew(store):
+def test_of_a_lesion_that_was_segmented_again_nothing_is_taught_but_where_the_reader_knew(store):
     decide(store, diagnosis=("nevus",), mask=MASK)
     record = result_of("b", 0)
-    old = record.stages[Stage.SEGMENT]
-    anew = old.model_copy(update={"key": "ff" * 16})
-    known = KnownImage(image=record.source, stages={old.key: old, anew.key: anew})
+    newer, known = segmented_again(record)
     write(store, layout.known_of(record.source.sha256), known)
     assert only(store).why == "resegmented"
-    decide(store, version=2, diagnosis=("nevus",), mask=MASK, despite={Stage.SEGMENT: anew.key})
+    decide(store, version=2, diagnosis=("nevus",), mask=MASK, despite={Stage.SEGMENT: newer.key})
     assert only(store).diagnosis == "nevus"
     classified = record.stages[Stage.CLASSIFY].model_copy(update={"key": "ee" * 16})
     known = known.model_copy(update={"stages": {**known.stages, classified.key: classified}})
     write(store, layout.known_of(record.source.sha256), known)
-    assert only(store).diagnosis == "nevus"  # classified anew: what the reader saw of the picture is as it was
+    assert only(store).diagnosis == "nevus"  # classified again: what the reader saw of the picture is as it was

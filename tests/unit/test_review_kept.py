@@ -33,13 +33,13 @@ def decision(store, reader="ada", version=1, **fields):
     return Decision(**{**told, **fields})
 
 
-def run_anew(store):
+def run_again(store):
     """Have the first image segmented by another model since."""
     record = result_of("b", 0)
     old = {one.key: one for one in record.stages.values()}
-    anew = record.stages[Stage.SEGMENT].model_copy(update={"key": "f" * 32})
+    newer = record.stages[Stage.SEGMENT].model_copy(update={"key": "f" * 32})
     image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
-    known = KnownImage(image=image, stages={**old, anew.key: anew}, previews={})
+    known = KnownImage(image=image, stages={**old, newer.key: newer}, previews={})
     write(store, layout.known_of(record.source.sha256), known)
     return record
 
@@ -71,7 +71,7 @@ def test_the_same_request_once_more_changes_nothing(store):
 def test_the_same_request_after_a_new_run_is_kept_as_it_was(store):
     one = decision(store)
     keep(store, one)
-    run_anew(store)
+    run_again(store)
     assert keep(store, one) == one
     with pytest.raises(ReviewConflict, match="segment was run again"):
         keep(store, decision(store, version=2))
@@ -109,8 +109,8 @@ def test_an_image_that_is_gone_is_named(store):
         keep(store, decision(store, index=7))
 
 
-def test_what_was_run_anew_since_is_a_conflict_until_the_reader_knows(store):
-    record = run_anew(store)
+def test_what_was_run_again_since_is_a_conflict_until_the_reader_knows(store):
+    record = run_again(store)
     made = decision(store)
     assert newer_results(store, record.source.sha256, made.seen.stages) == {Stage.SEGMENT: "f" * 32}
     with pytest.raises(ReviewConflict, match="segment was run again") as refused:

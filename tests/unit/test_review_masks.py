@@ -81,7 +81,7 @@ def test_distances_of_outlines_by_hand():
     line, longer = drawn("#.......", "#......."), drawn("#..#....", "#...#...")
     mean, most = boundary_distances(line, longer)
     assert mean == pytest.approx((0 + 0 + 0 + 0 + 3 + 4) / 6)
-    # Of each direction by itself, and the larger; 0, 0, 0, 0, 3, 4 pooled would come to 3.75.
+    # Of each direction separately, and the larger; 0, 0, 0, 0, 3, 4 pooled would come to 3.75.
     assert most == pytest.approx(max(np.percentile([0, 0], 95), np.percentile([0, 0, 3, 4], 95))) == 3.85
 
 
@@ -109,7 +109,7 @@ def test_there_is_no_distance_to_nothing():
 
 
 def test_kappa_by_hand():
-    """Cohen's own way: 20 and 15 of 50 agreed upon, 5 and 10 not."""
+    """Cohen's own way: 20 and 15 of 50 agreed on, 5 and 10 not."""
     first = ["yes"] * 25 + ["no"] * 25
     second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
     assert kappa(first, second) == pytest.approx((0.7 - 0.5) / (1 - 0.5))

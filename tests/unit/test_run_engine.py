@@ -1,4 +1,4 @@
-"""Which engine `run` takes by itself."""
+"""Which engine `run` takes unless told."""
 
 import shutil
 

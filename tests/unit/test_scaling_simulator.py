@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.scaling.autoscaler import Autoscaler
 from benchmarks.scaling.options import (
+    NodePrices,
     Options,
-    Prices,
     Speed,
     Target,
     Times,
@@ -38,7 +38,7 @@ def fixed(live=0, bulk=0, triton=1):
 
 def run(arrivals, *, rules, speed, times=AT_ONCE, losses=(), until=0.0, **more):
     arrivals = tuple(Arrival(time, lane, images) for time, lane, images in arrivals)
-    options = Options(rules, speed, times, Prices(gpu_node=2, cpu_node=1, workers_on_a_node=1), **more)
+    options = Options(rules, speed, times, NodePrices(gpu_node=2, cpu_node=1, workers_on_a_node=1), **more)
     return Simulation(Trace("test", arrivals, tuple(losses), until), options).run()
 
 
@@ -158,7 +158,7 @@ def test_nodes_are_paid_for_from_order_to_return():
     # a minute at 1365 s. From then the cooldowns, 600 s and 300 s, and 600 s in which nodes stand empty.
     assert outcome.gpu_hours * 3600 == pytest.approx(1365 + 600 + 600 - 15)
     assert outcome.cpu_hours * 3600 == pytest.approx(1305 + 300 + 600 - 15)
-    assert outcome.cost(Prices(gpu_node=2, cpu_node=1)) == pytest.approx(2550 / 1800 + 2190 / 3600)
+    assert outcome.cost(NodePrices(gpu_node=2, cpu_node=1)) == pytest.approx(2550 / 1800 + 2190 / 3600)
     hasty = run([(1.0, "bulk", 1000)], rules=rules, speed=speed, times=times, workers_wait=False)
     assert hasty.dark == pytest.approx(315 - (15 + 90 + 10 + 0.5))
     assert hasty.last["bulk"] == pytest.approx(315 + 0.5 + 999 * 1.0)
@@ -177,9 +177,9 @@ def test_what_is_lost_or_scaled_away_is_done_all_the_same():
 
 def test_the_same_seed_gives_the_same_figures_and_another_one_others():
     options = Options(read_rules())
-    first, again = (Simulation(morning_dump(1), options).run().figures(Prices()) for _ in range(2))
+    first, again = (Simulation(morning_dump(1), options).run().figures(NodePrices()) for _ in range(2))
     assert first == again
-    assert Simulation(morning_dump(2), options).run().figures(Prices()) != first
+    assert Simulation(morning_dump(2), options).run().figures(NodePrices()) != first
 
 
 # Rules

@@ -162,8 +162,8 @@ def test_an_embedding_without_direction_is_left_out_alone_and_counted(store, mon
     if not trained:
         grown = growing.grow(store, index.model.sha256)
         assert (grown.cases, grown.passed_over) == (8, 3)
-    (anew,) = growing.rebuild(store)
-    assert (anew.cases, anew.passed_over, growing.waiting(store, anew)) == (8, 3, 0)
+    (rebuilt,) = growing.rebuild(store)
+    assert (rebuilt.cases, rebuilt.passed_over, growing.waiting(store, rebuilt)) == (8, 3, 0)
 
 
 def test_an_index_takes_the_batch_that_has_just_closed_and_looks_at_no_other(store):
@@ -176,7 +176,7 @@ def test_an_index_takes_the_batch_that_has_just_closed_and_looks_at_no_other(sto
     assert growing.grow(store, index.model.sha256).cases == 8
 
 
-def test_a_batch_that_is_deleted_is_dropped_and_one_that_closed_again_is_taken_anew(store):
+def test_a_batch_that_is_deleted_is_dropped_and_one_that_closed_again_is_taken_again(store):
     (index,) = growing.indexes(store)
     store.delete_prefix(store.bucket, "batches/tuesday/")
     monday = batch_of("monday", images=4)
@@ -218,7 +218,7 @@ def test_images_without_lesion_failed_or_not_dermoscopic_are_not_held(store):
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "other", "no_json", "another_model"])
-def test_a_damaged_index_is_one_clear_answer_and_made_anew(store, harm):
+def test_a_damaged_index_is_one_clear_answer_and_made_again(store, harm):
     (index,) = growing.indexes(store)
     shard, own = index.shards[0].key, layout.similar_index(index.model.sha256)
     body = store.objects["results", own]
@@ -427,7 +427,7 @@ def test_facts_are_by_digest_or_name_and_wrong_ones_name_their_line():
             parse(text, "facts.csv")
 
 
-def test_a_shelf_reads_an_index_once_and_anew_when_it_changed(store):
+def test_a_shelf_reads_an_index_once_and_again_when_it_changed(store):
     shelf = IndexShelf()
     model = growing.indexes(store)[0].model
     first = shelf.get(store, model)

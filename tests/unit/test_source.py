@@ -14,14 +14,14 @@ from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from workers.image.lastfile import LastFile
-from workers.image.source import Clock, Source
+from workers.image.source import Source, Stopwatch
 
 ORDER = Order(models={stage: ModelChoice(name=stage.value) for stage in Stage})
 
 
 def source(uri, **limits):
     job = ImageJob(batch="b", index=0, name="a", source=uri, order=ORDER)
-    return Source(job, Store(), WorkerSettings(**{"local_sources": True, **limits}), Clock())
+    return Source(job, Store(), WorkerSettings(**{"local_sources": True, **limits}), Stopwatch())
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_a_disk_that_fails_for_now_is_tried_again(tmp_path, monkeypatch, code):
 
 
 def test_an_object_that_was_opened_is_read_whatever_is_held_of_the_frame_before(tmp_path):
-    """Who opened it was told of its content, which may be another than before."""
+    """Who opened it was told about its content, which may be another than before."""
     path = tmp_path / "frames.dcm"
     last = LastFile()
     for body in (b"first", b"second"):
         path.write_bytes(body)
         job = ImageJob(batch="b", index=0, name="a", source=path.as_uri(), order=ORDER, frame=1)
-        found = Source(job, Store(), WorkerSettings(local_sources=True), Clock(), last)
+        found = Source(job, Store(), WorkerSettings(local_sources=True), Stopwatch(), last)
         assert found.vouched is None
         assert found.body == body

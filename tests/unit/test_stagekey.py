@@ -17,7 +17,7 @@ GIVEN = {
 
 
 def test_a_key_is_what_it_was_in_the_first_release():
-    # Changing this means that every archive is computed anew: raise a revision instead.
+    # Changing this means that every archive is computed again: raise a revision instead.
     assert stage_key(**GIVEN) == "524a24bd55c3bb5cb687281efd06eaac"
 
 

@@ -108,7 +108,7 @@ def save(
 def _difference(
     store: ObjectStore, record: StageRecord, name: str, array: Array, source: Picture | None
 ) -> Difference | None:
-    """A picture as its difference from the source, written as an object if large; none if it is kept whole."""
+    """A picture as its difference from the source, written as an object if large; none if it is kept in full."""
     body = difference.encode(array, source) if source is not None else None
     if body is None:
         return None

@@ -16,7 +16,7 @@ from dermbatch.errors import NewerFormat, ObjectBrokeOff, PermanentError, Record
 from dermbatch.records.outcome import ImageInfo, KnownImage, StageRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write
-from workers.image.source import Clock, Source
+from workers.image.source import Source, Stopwatch
 
 Value = TypeVar("Value")
 
@@ -27,7 +27,7 @@ _STAGES_MOST = 32
 _PREVIEWS_MOST = 8
 
 
-def recall(store: ObjectStore, source: Source, clock: Clock) -> tuple[str, KnownImage] | None:
+def recall(store: ObjectStore, source: Source, stopwatch: Stopwatch) -> tuple[str, KnownImage] | None:
     """What is known of an image, and of which content; none if nothing is, or it cannot be read.
 
     Only a digest of the bytes says which image it is: the one that planning computed on uploading them, else one
@@ -37,7 +37,7 @@ def recall(store: ObjectStore, source: Source, clock: Clock) -> tuple[str, Known
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     for content in _contents(source):
-        with clock("read"):
+        with stopwatch("read"):
             known = _read(store, layout.known(content, source.pool))
         if known is not None and known.image.sha256.startswith(content):
             return content, known

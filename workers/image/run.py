@@ -27,7 +27,7 @@ from workers.image import artifacts
 from workers.image.known import extended, remember
 from workers.image.pictures import Pictures, StaleArtifact
 from workers.image.preview import original_of, preview
-from workers.image.source import Clock, Source, SourceReplaced
+from workers.image.source import Source, SourceReplaced, Stopwatch
 from workers.image.steps import Step, preview_key, run_step
 from workers.image.timed import Timed
 from workers.inference.protocol import Inference
@@ -67,7 +67,7 @@ class Run:
         store: Where results lie.
         client: What runs the models.
         limits: How large a picture may be, how files of known stages are checked, how purified pictures are kept.
-        clock: Counts the time.
+        stopwatch: Counts the time.
         decode: Decodes the source.
     """
 
@@ -79,10 +79,11 @@ class Run:
         store: ObjectStore,
         client: Inference,
         limits: WorkerSettings,
-        clock: Clock,
+        stopwatch: Stopwatch,
         decode: Decode = read_image,
     ) -> None:
-        self._source, self._steps, self._store, self._client, self._clock = source, steps, store, client, clock
+        self._source, self._steps, self._store, self._client = source, steps, store, client
+        self._stopwatch = stopwatch
         self._whole_pictures = limits.whole_pictures or source.frame is not None
         self._known = recalled[1] if recalled else None
         self._content = recalled[0] if recalled else source.content
@@ -122,7 +123,7 @@ class Run:
             return
         image, client = self._image, Timed(self._client)
         start = time.perf_counter()
-        with self._clock(step.stage):
+        with self._stopwatch(step.stage):
             output, made = run_step(step, self._pictures, image, client, self._store)
         seconds = time.perf_counter() - start
         metrics.STAGE_SECONDS.labels(step.stage).observe(seconds)
@@ -151,7 +152,7 @@ class Run:
         image, shown, records = self._image, self._shown, dict(self._found)
         if shown is None:
             drawn = self._pool.submit(self._draw)
-            with self._clock("write"):
+            with self._stopwatch("write"):
                 records |= {record.stage: record for record in (write.result() for write in self._writes)}
                 shown = drawn.result()
                 used = {record.key: record for record in records.values()}  # kept longer than unused ones
@@ -179,7 +180,7 @@ class Run:
         if self._known is not None and (self._shown is not None or Stage.PURIFY in self._found):
             return self._known.image
         body = self._body()  # here, so that its time does not count as decoding
-        with self._clock("decode"):
+        with self._stopwatch("decode"):
             source = self._pictures.source
         height, width = source.pixels.shape[:2]
         return ImageInfo(

@@ -25,7 +25,7 @@ _FOR_NOW = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EAG
 
 
 @dataclass
-class Clock:
+class Stopwatch:
     """Seconds by what they were spent on."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -52,14 +52,19 @@ class Source:
         job: Names the object.
         store: Holds the object.
         limits: Larger objects are refused, and so are files of this machine unless they may be read.
-        clock: Counts the time.
+        stopwatch: Counts the time.
         last: What was read for the image before.
     """
 
     def __init__(
-        self, job: ImageJob, store: ObjectStore, limits: WorkerSettings, clock: Clock, last: LastFile | None = None
+        self,
+        job: ImageJob,
+        store: ObjectStore,
+        limits: WorkerSettings,
+        stopwatch: Stopwatch,
+        last: LastFile | None = None,
     ) -> None:
-        self._job, self._store, self._limits, self._clock = job, store, limits, clock
+        self._job, self._store, self._limits, self._stopwatch = job, store, limits, stopwatch
         self._last = last or LastFile()
         self.bytes_read = 0
         """How many bytes were read for this job; none if the file was the previous one."""
@@ -118,14 +123,14 @@ class Source:
 
     def _read(self) -> bytes:
         opened = self._opened  # counted separately
-        with self._clock("read"):
+        with self._stopwatch("read"):
             body = opened.read()
         self.bytes_read += len(body)
         return body
 
     @cached_property
     def _opened(self) -> Opened:
-        with self._clock("read"):
+        with self._stopwatch("read"):
             if self._job.source.startswith(_FILE):
                 return _file(self._job.source, self._store.audit, self._limits)
             return self._store.opened(*split_uri(self._job.source), max_bytes=self._limits.max_bytes)

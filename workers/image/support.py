@@ -45,7 +45,7 @@ def prototypes(chosen: SupportChoice, model: ServedModel, client: Inference, sto
 
     Args:
         chosen: The support.
-        model: That is shown it; names the model that makes prototypes for it.
+        model: The model that is shown it; it names the one that makes its prototypes.
         client: Runs the models.
         store: Where the support lies.
 
@@ -108,5 +108,5 @@ def _encoded(image: Pixels, mask: Pixels, encoder: ServedModel, client: Inferenc
         drawn = np.where(fit(mask, size) > 0, np.uint8(255), np.uint8(0))
     answer = client.infer(encoder, {"IMAGE": fit(image, size), "MASK": drawn}, ("PROTOTYPES",))["PROTOTYPES"]
     if answer.ndim != 1 or not np.isfinite(answer).all():
-        raise encoder.broken(f"answered PROTOTYPES of shape {list(answer.shape)}, or with no numbers in it")
+        raise encoder.broken(f"answered PROTOTYPES of shape {list(answer.shape)}, or not all finite")
     return np.asarray(answer, np.float32)

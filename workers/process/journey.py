@@ -26,7 +26,7 @@ from workers.image.pictures import BORDER, ENHANCED, MASK, StaleArtifact, read_b
 from workers.image.quality import quality_flags
 from workers.image.risk import assessed
 from workers.image.run import Processed, Run
-from workers.image.source import Clock, Source, SourceReplaced
+from workers.image.source import Source, SourceReplaced, Stopwatch
 from workers.image.steps import Step, plan, preview_key
 from workers.inference.protocol import Inference
 from workers.process.delivery import Delivered, write_dicom
@@ -71,15 +71,15 @@ def process(
         PacsRefused, PermanentError: If the result cannot be handed over.
         StoreUnavailable, StoreRefused, InferenceUnavailable, PacsUnavailable: If another try may succeed.
     """
-    started, clock = datetime.now(UTC), Clock()
-    source = Source(job, store, limits, clock, last)
-    with clock("read"):
+    started, stopwatch = datetime.now(UTC), Stopwatch()
+    source = Source(job, store, limits, stopwatch, last)
+    with stopwatch("read"):
         steps = plan(job, client)
     with closing(source):
         # An attempt that was interrupted may have left artifacts, even of content that was not known before.
-        recalled = recall(store, source, clock) if job.known or attempt > 1 else None
+        recalled = recall(store, source, stopwatch) if job.known or attempt > 1 else None
         processed, handed = _made(
-            job, source, steps, recalled, store, client, limits, clock, alive, destinations, decode
+            job, source, steps, recalled, store, client, limits, stopwatch, alive, destinations, decode
         )
     dicom, output, sent = handed
     outputs = [record.output for record in processed.stages.values()]
@@ -108,7 +108,7 @@ def process(
         worker=worker,
         started=started,
         finished=datetime.now(UTC),
-        seconds=clock.seconds,
+        seconds=stopwatch.seconds,
         usage=Usage(event=job.event, bytes_read=source.bytes_read),
         software=__version__,
     )
@@ -125,7 +125,7 @@ def _made(
     store: ObjectStore,
     client: Inference,
     limits: WorkerSettings,
-    clock: Clock,
+    stopwatch: Stopwatch,
     alive: Callable[[], None],
     destinations: Destinations,
     decode: Decode,
@@ -133,14 +133,14 @@ def _made(
     """Run the steps whose results are not known, and hand over."""
     for last, found in ((False, recalled), (True, None)):
         try:
-            with Run(source, steps, found, store, client, limits, clock, decode) as run:
+            with Run(source, steps, found, store, client, limits, stopwatch, decode) as run:
                 for step in steps:
                     alive()
                     run.do(step)
                 processed = run.processed()
             alive()
-            return processed, _hand_over(job, source, processed, store, destinations, clock, alive)
-        except (StaleArtifact, SourceReplaced):  # known artifacts are gone or of another image: make all anew
+            return processed, _hand_over(job, source, processed, store, destinations, stopwatch, alive)
+        except (StaleArtifact, SourceReplaced):  # known artifacts are gone or of another image: make all again
             if last:
                 raise
     raise AssertionError("the second time ends it")
@@ -152,7 +152,7 @@ def _hand_over(
     processed: Processed,
     store: ObjectStore,
     destinations: Destinations,
-    clock: Clock,
+    stopwatch: Stopwatch,
     alive: Callable[[], None],
 ) -> _Handed:
     """Write the DICOM objects of an image, copy its files, send its objects: as far as the job asks for it.
@@ -167,23 +167,23 @@ def _hand_over(
     destination = destinations.named(job.order.send_to) if job.order.send_to is not None else None
     made, output, sent = Delivered(), None, None
     if job.order.dicom:
-        made = _make_dicom(job, source, processed, store, clock)
+        made = _make_dicom(job, source, processed, store, stopwatch)
     if job.order.output is not None:
         alive()
-        with clock("output"):
+        with stopwatch("output"):
             output = copy_files(job, processed.stages, processed.pictures, made.keys, store)
     if destination is not None and made.bodies:
         alive()
         for key in made.keys.values():
             store.audit.note("send", f"s3://{store.bucket}/{key}", to=f"pacs:{destination.name}")
-        with clock("send"):
+        with stopwatch("send"):
             sent = destination.send(made.bodies)
         alive()
     return made, output, sent
 
 
 def _make_dicom(
-    job: ImageJob, source: Source, processed: Processed, store: ObjectStore, clock: Clock
+    job: ImageJob, source: Source, processed: Processed, store: ObjectStore, stopwatch: Stopwatch
 ) -> Delivered:
     image, stages = processed.image, processed.stages
     if image.media_type != MEDIA_TYPE:
@@ -191,7 +191,7 @@ def _make_dicom(
     if source.sha256 != image.sha256:
         raise SourceReplaced
     flags = quality_flags([record.output for record in stages.values()], may_have_text=job.may_have_text)
-    with clock("dicom"):
+    with stopwatch("dicom"):
         segmented, enhanced = stages.get(Stage.SEGMENT), stages.get(Stage.ENHANCE)
         pictures = {
             "mask": read_back(store, segmented, MASK),

@@ -1,6 +1,6 @@
 """Copies of an image's results under the user's own prefix, named as the user names the image.
 
-The store itself copies, one request a file; pictures kept as differences are written whole.
+The store itself copies, one request a file; pictures kept as differences are written in full.
 Repeating this writes the same keys; ``result.json`` comes last.
 """
 

@@ -24,7 +24,7 @@ _THINNEST = 16  # pixels of a strip below which what it shares with neighbours o
 
 
 @dataclass(frozen=True)
-class Span:
+class TileSpan:
     """One tile along one axis, in pixels of the image.
 
     Attributes:
@@ -40,15 +40,15 @@ class Span:
     last: int
 
 
-def around(first: int, last: int, limit: int, overlap: int) -> Span:
+def around(first: int, last: int, limit: int, overlap: int) -> TileSpan:
     """A tile that takes ``first <= i < last`` and reaches half an overlap beyond, as far as the image does."""
     start = max(0, first - overlap // 2)
-    return Span(start, min(limit, last + overlap // 2) - start, first, last)
+    return TileSpan(start, min(limit, last + overlap // 2) - start, first, last)
 
 
 def strips(
     needed: NDArray[np.bool_], box: BoundingBox, limits: tuple[int, int], tile: int, overlap: int
-) -> Iterator[tuple[Span, Span]]:
+) -> Iterator[tuple[TileSpan, TileSpan]]:
     """Cover what is needed with strips of rows, each as wide as needed; distant parts get separate strips.
 
     Thin strips follow an outline closely, and share more with their neighbours: of all equal heights up to the
@@ -104,7 +104,7 @@ def _runs(needed: NDArray[np.bool_], gap: int) -> Iterator[tuple[int, int]]:
         yield int(where[first]), int(where[last - 1]) + 1
 
 
-def spans(begin: int, end: int, limit: int, tile: int, overlap: int) -> list[Span]:
+def spans(begin: int, end: int, limit: int, tile: int, overlap: int) -> list[TileSpan]:
     """Cover ``begin <= i < end`` by tiles, evenly spaced and within the image as far as they can be.
 
     Tiles may reach outside what is to be covered: what the image has there is better than padding. Between
@@ -126,7 +126,7 @@ def spans(begin: int, end: int, limit: int, tile: int, overlap: int) -> list[Spa
     starts = [max(0, min(start, limit - tile)) for start in starts]
     cuts = [begin, *((left + tile + right) // 2 for left, right in itertools.pairwise(starts)), end]
     return [
-        Span(start, tile, first, last)
+        TileSpan(start, tile, first, last)
         for start, (first, last) in zip(starts, itertools.pairwise(cuts), strict=True)
     ]
 
@@ -177,7 +177,7 @@ def super_resolve(
 
 def _places(
     image: Image, box: BoundingBox, needed: NDArray[np.bool_], model: ServedModel, tile: int, overlap: int
-) -> Iterator[tuple[Span, Span]]:
+) -> Iterator[tuple[TileSpan, TileSpan]]:
     height, width = image.shape[:2]
     tall, wide = model.image_size
     if tall <= 0 or wide <= 0:
@@ -189,14 +189,14 @@ def _places(
                 yield row, column
 
 
-def _any_near(needed: NDArray[np.bool_], box: BoundingBox, row: Span, column: Span) -> bool:
+def _any_near(needed: NDArray[np.bool_], box: BoundingBox, row: TileSpan, column: TileSpan) -> bool:
     """Whether anything is needed in the taken part of a tile, or so near that resampling reaches it."""
     rows = slice(max(0, row.first - box.top - _REACH), row.last - box.top + _REACH)
     columns = slice(max(0, column.first - box.left - _REACH), column.last - box.left + _REACH)
     return bool(needed[rows, columns].any())
 
 
-def _cut(image: Image, row: Span, column: Span) -> Image:
+def _cut(image: Image, row: TileSpan, column: TileSpan) -> Image:
     """A tile of the image, mirrored at its lower and right edges where the image is smaller than the tile."""
     part = image[row.start : row.start + row.size, column.start : column.start + column.size]
     below, beside = row.size - part.shape[0], column.size - part.shape[1]
@@ -205,5 +205,5 @@ def _cut(image: Image, row: Span, column: Span) -> Image:
     return np.ascontiguousarray(part)
 
 
-def _scaled(span: Span, origin: int, scale: int) -> slice:
+def _scaled(span: TileSpan, origin: int, scale: int) -> slice:
     return slice(scale * (span.first - origin), scale * (span.last - origin))

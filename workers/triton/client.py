@@ -188,7 +188,7 @@ class TritonClient(Triton):
             self._shared.give_up(answer.tensors.arena, "a request failed or was cancelled")
 
     def _failed(self, model: ServedModel, error: InferenceServerException) -> DermbatchError:
-        """As _sorted; where a version is gone, a newer one may have replaced it, so the next try asks anew."""
+        """As _sorted; where a version is gone, a newer one may have replaced it, so the next try asks again."""
         if error.status() in GONE | DOWN | WRONG | FOREIGN:
             self._known.clear()
         if error.status() in GONE:

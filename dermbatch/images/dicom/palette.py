@@ -74,7 +74,7 @@ def table_of(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[i
         colour: ``Red``, ``Green`` or ``Blue``.
 
     Raises:
-        BadInput: ``corrupt``, if the table is missing, or has not as many entries as it says.
+        BadInput: ``corrupt``, if the table is missing, or has fewer entries than it says.
     """
     descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
     try:
@@ -101,7 +101,7 @@ def _words(dataset: Dataset) -> str:
 
 
 def _expanded(dataset: Dataset, keyword: str, count: int, *, wide: bool) -> NDArray[np.uint16]:
-    """The entries of a segmented palette (PS3.3, C.7.9.2), as many as there are to be."""
+    """The entries of a segmented palette (PS3.3, C.7.9.2), exactly as many as its descriptor states."""
     data = dataset.get(keyword)
     body = data if isinstance(data, bytes) else b""
     kind = _words(dataset) if wide else "u1"
@@ -117,7 +117,7 @@ def _expanded(dataset: Dataset, keyword: str, count: int, *, wide: bool) -> NDAr
 
 
 def _entries(words: list[int], count: int, size: int) -> list[int]:
-    """Segments followed one by one; copied segments may not copy others, so that this ends."""
+    """Follow the segments one by one; a copied segment may not copy others, so this terminates."""
     found: list[int] = []
     at = 0
     while at + 1 < len(words) and len(found) < count:

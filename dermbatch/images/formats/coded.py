@@ -27,7 +27,7 @@ def is_odd(header: JpegHeader) -> bool:
 
 
 def check_process(header: JpegHeader) -> None:
-    """Refuse JPEG features that no decoder here has: some coding processes (ITU-T T.81, table B.1), a late height.
+    """Refuse what no decoder here has: some coding processes (ITU-T T.81, table B.1), a height that comes late.
 
     Raises:
         BadInput: ``unsupported_format``.

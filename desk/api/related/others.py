@@ -66,7 +66,7 @@ def _salt(store: ObjectStore, name: str) -> str | None:
 
 def _times(store: ObjectStore, records: Records, picture: dict[str, Any]) -> dict[str, Any]:
     try:
-        record = records.get(store, picture["batch"], picture["index"], anew=False)
+        record = records.get(store, picture["batch"], picture["index"], fresh=False)
         bucket, key = split_uri(record.source.uri)
         store.audit.note("read", record.source.uri, size=_HEAD)
         return {"taken": taken(store.span(bucket, key, 0, _HEAD)), "finished": record.finished.isoformat()}

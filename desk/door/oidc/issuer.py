@@ -30,7 +30,7 @@ def away(what: str) -> Problem:
     return Problem(503, "issuer_unavailable", detail, headers={"Retry-After": "5"})
 
 
-class Refused(Exception):
+class IssuerRefused(Exception):
     """The issuer refused.
 
     Args:
@@ -46,7 +46,7 @@ class Issuer:
     """Talks to one issuer. Every method raises ``Problem`` 503 if it does not answer.
 
     What it publishes holds for an hour, and longer while it is away. An unknown key makes us fetch its keys again,
-    but at most once in ten seconds: tokens of strangers must not make us ask without end.
+    but at most once in ten seconds: forged tokens must not make us ask without end.
 
     Args:
         settings: Which.
@@ -95,7 +95,7 @@ class Issuer:
         if answer.status_code >= 500 or answer.status_code == 429:
             raise away(f"HTTP {answer.status_code}")
         if answer.status_code != 200 or "error" in body:
-            raise Refused(str(body.get("error", f"HTTP {answer.status_code}")))
+            raise IssuerRefused(str(body.get("error", f"HTTP {answer.status_code}")))
         return body
 
     def userinfo(self, access_token: str) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from dermbatch.settings.desk import DeskSettings, OidcSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write_once
 from desk.door.oidc.claims import Claimed, claimed, is_name
-from desk.door.oidc.issuer import Issuer, Refused
+from desk.door.oidc.issuer import Issuer, IssuerRefused
 from desk.door.oidc.tokens import Claims, access_token, id_token, logout_token
-from desk.door.sessions import Granted, Session, Sessions, seal, unseal
+from desk.door.sessions import Granted, Session, Sessions, seal, secret_digest, unseal
 from desk.problems import Problem
 
 _log = structlog.get_logger(__name__)
@@ -86,7 +86,7 @@ class SignOn:
         """
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         address = self.issuer.endpoint("authorization_endpoint")
-        kept = {"nonce": nonce, "verifier": verifier, "onward": onward, "browser": _digest(browser)}
+        kept = {"nonce": nonce, "verifier": verifier, "onward": onward, "browser": secret_digest(browser)}
         self._sessions.put_by("way", state, kept, WAY_SECONDS)
         asked = {
             "response_type": "code",
@@ -114,7 +114,7 @@ class SignOn:
                 gives them no role.
         """
         kept = self._sessions.call_for("way", said_back.get("state", ""))
-        if kept is None or not hmac.compare_digest(kept["browser"], _digest(browser)):
+        if kept is None or not hmac.compare_digest(kept["browser"], secret_digest(browser)):
             raise Problem(
                 400, "bad_state", "this answers no sign-on that began here, or it was used already; sign in again"
             )
@@ -131,7 +131,7 @@ class SignOn:
                 redirect_uri=f"{self._settings.url}{BACK}",
                 code_verifier=kept["verifier"],
             )
-        except Refused as refused:
+        except IssuerRefused as refused:
             raise Problem(401, "refused_by_issuer", f"the issuer refuses: {refused.error[:60]}") from refused
         claims = id_token(
             self.issuer,
@@ -226,7 +226,7 @@ class SignOn:
             granted = replace(granted, sealed=seal(token, _kept(given, kept)))
             self._sessions.keep(token, replace(session, granted=granted, vouched=None), known=True)
             claims = self._told(given, granted)
-        except Refused as refused:
+        except IssuerRefused as refused:
             return self._over(token, session, refused.error)
         session = self._claimed_now(token, session, granted, given, claims)
         lasts = self._lasts({**kept, **given}, claims)
@@ -256,9 +256,9 @@ class SignOn:
         except Problem as problem:
             if problem.status != 401:
                 raise
-            raise Refused(problem.reason) from problem
+            raise IssuerRefused(problem.reason) from problem
         if claims["sub"] != granted.subject:
-            raise Refused("it answers with another subject")
+            raise IssuerRefused("it answers with another subject")
         return claims
 
     def _claimed_now(
@@ -294,7 +294,7 @@ class SignOn:
                 self.issuer.revoke(kept["refresh_token"])
             address = self.issuer.endpoint("end_session_endpoint")
         except Problem:
-            return None  # signed out here all the same
+            return None  # signed out here anyway
         if address is None:
             return None
         asked = {"client_id": str(self._oidc.client_id), "post_logout_redirect_uri": f"{self._settings.url}/enter"}
@@ -401,7 +401,3 @@ def _kept(given: dict[str, Any], before: dict[str, str]) -> dict[str, str]:
 
 def _challenge(verifier: str) -> str:
     return urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

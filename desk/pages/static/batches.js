@@ -3,7 +3,7 @@ import { ask, complain, count, json, make, say, typing, words } from "./api.js";
 import { Uploads } from "./uploads.js";
 
 const list = document.getElementById("batches");
-const AGAIN = 5000; // milliseconds until progress is asked for anew
+const AGAIN = 5000; // milliseconds until progress is asked for again
 
 const seconds = (s) => (s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 

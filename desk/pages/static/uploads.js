@@ -146,7 +146,7 @@ export class Uploads {
   }
 }
 
-// Whether two files have the same bytes: what else is told of them may be the same by chance.
+// Whether two files have the same bytes: what else is known about them may be the same by chance.
 async function same(one, other) {
   if (one.size !== other.size) return false;
   for (let at = 0; at < one.size; at += COMPARED) {

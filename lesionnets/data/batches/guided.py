@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lesionnets.data.augment import augment_pair, coarsen
-from lesionnets.data.prefetch import prefetched, shuffled
+from lesionnets.data.prefetch import epoch_random, prefetched, shuffled
 from lesionnets.data.sources.isic import DIAGNOSES, Sample, read_image, read_mask
 
 Image = npt.NDArray[np.uint8]
@@ -84,7 +84,7 @@ class GuidedViews:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         # Random numbers are drawn here: in the thread this would race with the network's dropout for
         # torch's numbers.
-        random = np.random.default_rng(int(torch.randint(2**62, ())))
+        random = epoch_random()
         return prefetched(self._batches(list(shuffled(len(self.pictures.images), self.batch_size)), random))
 
     def _batches(

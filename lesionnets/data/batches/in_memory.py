@@ -155,7 +155,7 @@ def random_border() -> str:
     return ("reflection", "zeros", "border")[int(torch.multinomial(torch.tensor([0.45, 0.3, 0.25]), 1))]
 
 
-class Draws:
+class WeightedSampler:
     """Indices of an epoch's batches, drawn by chances that may change during training.
 
     Args:

@@ -37,7 +37,7 @@ STOP_SEEN, CHANGE_SEEN = 0.06, 5 / 255
 
 
 @dataclass(frozen=True)
-class Bank:
+class LayerBank:
     """Layers in memory, uint8 [M, 3, S, S]; ``stops`` is 255 minus what a layer lets through."""
 
     stops: Tensor
@@ -46,7 +46,9 @@ class Bank:
     """So many layers, the first ones, are drawn; the others are lifted."""
 
 
-def make_bank(count: int, lifted: Sequence[Layer], *, seed: int, side: int = SIDE, processes: int = 1) -> Bank:
+def make_bank(
+    count: int, lifted: Sequence[Layer], *, seed: int, side: int = SIDE, processes: int = 1
+) -> LayerBank:
     """Draw layers and add lifted ones; the result depends on the seed, not on the number of processes."""
     make = partial(_drawn, side, seed)
     layers = [*spread_out(make, range(count), processes), *lifted]
@@ -55,7 +57,7 @@ def make_bank(count: int, lifted: Sequence[Layer], *, seed: int, side: int = SID
     for i, layer in enumerate(layers):
         stops[i] = torch.from_numpy(255 - layer.through).permute(2, 0, 1)
         owns[i] = torch.from_numpy(layer.own).permute(2, 0, 1)
-    return Bank(stops, owns, count)
+    return LayerBank(stops, owns, count)
 
 
 def lift(samples: Sequence[Sample], *, processes: int = 1) -> list[Layer]:
@@ -100,7 +102,7 @@ class LaidOver:
     def __init__(
         self,
         backgrounds: Sequence[Background],
-        bank: Bank,
+        bank: LayerBank,
         where: torch.device,
         *,
         crop: int,

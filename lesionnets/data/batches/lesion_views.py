@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lesionnets.data.augment import coarsen, draw_hairs, jitter_colour
-from lesionnets.data.prefetch import prefetched, shuffled
+from lesionnets.data.prefetch import epoch_random, prefetched, shuffled
 from lesionnets.data.sources.isic import DIAGNOSES, Sample, read_image, read_pair
 from lesionnets.graphs.crop import lesion_square
 
@@ -98,7 +98,7 @@ class RandomViews:
     def __iter__(self) -> Iterator[Views]:
         # Random numbers are drawn here: in the thread this would race with the network's dropout for
         # torch's numbers.
-        random = np.random.default_rng(int(torch.randint(2**62, ())))
+        random = epoch_random()
         return prefetched(self._batches(list(shuffled(len(self.lesions), self.batch_size)), random))
 
     def _batches(self, batches: Sequence[npt.NDArray[np.int64]], random: Random) -> Iterator[Views]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from lesionnets.data import looks
 from lesionnets.data.batches.in_memory import (
     Album,
-    Draws,
+    WeightedSampler,
     affine,
     balanced,
     cut,
@@ -59,7 +59,7 @@ class LookedAt:
 
     def __init__(self, album: Album, size: int, batch_size: int, vary: Looks = Looks(), seed: int = 0) -> None:
         self.album, self.size, self.vary = album, size, vary
-        self.draws = Draws(balanced(album.labels, album.sources, vary.balance), batch_size)
+        self.draws = WeightedSampler(balanced(album.labels, album.sources, vary.balance), batch_size)
         self.layers = hair_layers(size, seed).to(album.images.device) if vary.layers else None
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dermbatch.phantoms.occlusion import draw_bubbles, draw_hairs, draw_ink, draw_ruler
 from dermbatch.phantoms.phantom import phantom
-from lesionnets.data.prefetch import prefetched
+from lesionnets.data.prefetch import epoch_random, prefetched
 from lesionnets.data.sources.isic import Sample, read_pair
 from lesionnets.occlusions import find_occlusions, remove_occlusions
 
@@ -131,7 +131,7 @@ class OccludedPairs:
         return self._steps
 
     def __iter__(self) -> Iterator[Planes]:
-        return prefetched(self._batches(np.random.default_rng(int(torch.randint(2**62, ())))))
+        return prefetched(self._batches(epoch_random()))
 
     def _batches(self, rng: np.random.Generator) -> Iterator[Planes]:
         for _ in range(self._steps):

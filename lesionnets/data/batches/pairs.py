@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lesionnets.data.augment import augment_pair
-from lesionnets.data.prefetch import prefetched, shuffled
+from lesionnets.data.prefetch import epoch_random, prefetched, shuffled
 
 
 class Pairs:
@@ -35,7 +35,7 @@ class Pairs:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # Random numbers are drawn here: in the thread this would race with the network's dropout for
         # torch's numbers.
-        random = np.random.default_rng(int(torch.randint(2**62, ())))
+        random = epoch_random()
         return prefetched(self._batches(list(shuffled(len(self.images), self.batch_size)), random))
 
     def _batches(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dermbatch.errors import UsageError
 from lesionnets.data.degradations import SCALE, Degradation, Image, degrade
-from lesionnets.data.prefetch import prefetched
+from lesionnets.data.prefetch import epoch_random, prefetched
 
 SHARES = {Degradation.PLAIN: 0.35, Degradation.AREA: 0.1, Degradation.CLINICAL: 0.3, Degradation.PAPER: 0.25}
 """How patches are degraded. One network serves clean and noisy pictures, which it tells apart by their noise."""
@@ -44,7 +44,7 @@ class PatchPairs:
         return self._steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return prefetched(self._batches(np.random.default_rng(int(torch.randint(2**62, ())))))
+        return prefetched(self._batches(epoch_random()))
 
     def _batches(self, random: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(self._steps):

@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from lesionnets.data import looks
-from lesionnets.data.batches.in_memory import Album, Draws, cut, hair_layers, random_affine, random_border
+from lesionnets.data.batches.in_memory import (
+    Album,
+    WeightedSampler,
+    cut,
+    hair_layers,
+    random_affine,
+    random_border,
+)
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images float [N, 3, S, S], masks float [N, 1, S, S], indices int64 [N]."""
@@ -35,7 +42,7 @@ class SoftPairs:
         self.album, self.size, self.soft = album, size, soft
         where = album.images.device
         self.losses = torch.ones(len(album), device=where)
-        self.draws = Draws(self.losses, batch_size)
+        self.draws = WeightedSampler(self.losses, batch_size)
         self.layers = hair_layers(size, seed).to(where)
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from lesionnets.training import autocast
 TEMPERATURES = torch.logspace(-1, 1, 201)
 
 
-class Validation:
+class DiagnosisValidation:
     """AUC by class on the views that are served.
 
     Args:
@@ -50,13 +50,13 @@ class Validation:
         return figures | {"accuracy": accuracy, "nll": float(functional.cross_entropy(logits, self.labels))}
 
 
-def calibrate(path: Path, validation: Validation) -> None:
+def calibrate(path: Path, validation: DiagnosisValidation) -> None:
     """Fit the temperature that makes the validation labels most likely; write it and the figures' intervals.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
 
     Args:
-        path: Checkpoint of a :class:`lesionnets.nets.classify.classifier.Classifier`; written anew.
+        path: Checkpoint of a :class:`lesionnets.nets.classify.classifier.Classifier`; overwritten.
         validation: The images to fit it on.
     """
     trained = checkpoint.load(path)

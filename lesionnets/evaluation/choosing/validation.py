@@ -24,7 +24,7 @@ TEMPERATURES = torch.logspace(-0.7, 0.7, 57)
 """Temperatures that are tried: from a fifth to five, in steps of six per cent."""
 
 
-class Validation:
+class MaskValidation:
     """Mean Jaccard and Dice at the masks' own resolution, thresholded at one half.
 
     Args:
@@ -56,14 +56,14 @@ class Validation:
         return flat({"jaccard": bootstrap_mean(jaccards), "dice": bootstrap_mean(dices)})
 
 
-def calibrate(path: Path, validation: Validation) -> None:
+def calibrate(path: Path, validation: MaskValidation) -> None:
     """Fit the temperature that makes the validation masks most likely, pixel by pixel, and write it.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. Masks do not change, because
     one half stays one half.
 
     Args:
-        path: Checkpoint of a :class:`lesionnets.nets.segment.segmenter.Segmenter`; written anew.
+        path: Checkpoint of a :class:`lesionnets.nets.segment.segmenter.Segmenter`; overwritten.
         validation: The images to fit it on.
     """
     trained = checkpoint.load(path)

@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lesionnets.data.sources.isic import Image, Sample
-from lesionnets.evaluation.discovery.clusters import Agreement, Patterns
+from lesionnets.evaluation.discovery.clusters import Agreement, Clusters
 from lesionnets.evaluation.discovery.described import Described, Floats
 from lesionnets.evaluation.segment import read_picture
 
@@ -45,7 +45,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Pattern:
     """A pattern.
 
     Attributes:
@@ -94,7 +94,7 @@ class Catalogue:
     told: bool
     images: int
     groups: dict[str, int]
-    entries: list[Entry]
+    entries: list[Pattern]
     beyond: dict[str, float]
     agreements: Sequence[Agreement]
     again: Agreement
@@ -133,7 +133,7 @@ def catalogue(
     title: str,
     samples: Sequence[Sample],
     described: Described,
-    patterns: Patterns,
+    patterns: Clusters,
     agreements: Sequence[Agreement],
     classes: Sequence[str],
     *,
@@ -161,7 +161,7 @@ def catalogue(
     groups = {name: names.count(name) for name in sorted(set(names))}
     shares, adds = patterns.shares(), patterns.adds(described)
     entries = [
-        Entry(
+        Pattern(
             number=pattern + 1,
             share=float((patterns.assigned == pattern).sum() / (patterns.assigned >= 0).sum()),
             pictures=int((shares[:, pattern] > 0).sum()),
@@ -181,7 +181,7 @@ def _named(values: Floats, classes: Sequence[str]) -> dict[str, float]:
 
 
 def _regions(
-    samples: Sequence[Sample], names: Sequence[str], described: Described, patterns: Patterns, pattern: int
+    samples: Sequence[Sample], names: Sequence[str], described: Described, patterns: Clusters, pattern: int
 ) -> list[Region]:
     """Where a pattern is strongest: the nearest place of each picture, and the nearest of these."""
     near = np.where(patterns.assigned == pattern, patterns.near, -np.inf)

@@ -20,7 +20,7 @@ _TRIES = 4
 
 
 @dataclass(frozen=True)
-class Patterns:
+class Clusters:
     """Clusters of descriptors, the most frequent first.
 
     Attributes:
@@ -51,7 +51,7 @@ class Patterns:
         return np.stack(rows, axis=1)
 
 
-def discover(described: Described, count: int, seed: int) -> Patterns:
+def discover(described: Described, count: int, seed: int) -> Clusters:
     """Find ``count`` patterns among the places of lesions, by k-means.
 
     Args:
@@ -75,7 +75,7 @@ def discover(described: Described, count: int, seed: int) -> Patterns:
     assigned[described.inside] = np.argsort(order)[found.labels_]
     near = np.full(described.inside.shape, -1, np.float32)
     near[described.inside] = (lesion * centres[assigned[described.inside]]).sum(axis=1)
-    return Patterns(np.asarray(centres, np.float32), assigned, near)
+    return Clusters(np.asarray(centres, np.float32), assigned, near)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Agreement:
         return float(self.overlaps.mean())
 
 
-def agreement(one: Patterns, other: Patterns, *, seed: int = 0) -> Agreement:
+def agreement(one: Clusters, other: Clusters, *, seed: int = 0) -> Agreement:
     """How similar two networks' patterns are on the same pictures, on the places that both count as lesion.
 
     Raises:

@@ -17,7 +17,7 @@ from dermbatch.images.fitting import fit as fit_to
 from lesionnets import checkpoint
 from lesionnets.data.sources.isic import Image, Sample
 from lesionnets.evaluation.classify import lesion_of
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 from lesionnets.evaluation.segment import Watched, read_picture
 from lesionnets.graphs.classify import ClassifyGraph
 from lesionnets.nets.classify.mobilenet import lesion_weight
@@ -78,7 +78,7 @@ def load_patterns(path: Path) -> PatternClassifier:
 def described(
     networks: Sequence[PatternClassifier],
     samples: Sequence[Sample],
-    segmenter: Model | None,
+    segmenter: LoadedModel | None,
     *,
     watched: Watched = iter,
 ) -> list[Described]:

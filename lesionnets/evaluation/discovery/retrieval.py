@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lesionnets.data.sources.isic import Sample
 from lesionnets.evaluation.classify import embedding_of, lesion_of
 from lesionnets.evaluation.discovery.described import Described, Floats
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 from lesionnets.evaluation.segment import Watched, read_picture
 
 Shares = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ _TEMPERATURE = 0.1
 
 
 def embeddings(
-    model: Model, samples: Sequence[Sample], segmenter: Model | None, *, watched: Watched = iter
+    model: LoadedModel, samples: Sequence[Sample], segmenter: LoadedModel | None, *, watched: Watched = iter
 ) -> Floats:
     """Embeddings float32 [N, F] of pictures, of length 1, as a served classifier returns them.
 

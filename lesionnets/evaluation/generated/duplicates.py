@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from dermbatch.errors import UsageError
 from lesionnets.data.sources.isic import Image, Sample, read_image
 from lesionnets.evaluation.classify import embedding_of
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 
 QUANTILE = 0.01
 """Share of the training pictures that are nearer to another one than the threshold."""
@@ -42,7 +42,7 @@ class Nearest:
     which: npt.NDArray[np.int64]
 
 
-def embeddings(model: Model, pictures: Sequence[Image]) -> Floats:
+def embeddings(model: LoadedModel, pictures: Sequence[Image]) -> Floats:
     """The served classifier's embeddings of whole pictures (with empty masks): float [N, D], of length 1."""
     return np.stack([embedding_of(model, one, np.zeros(one.shape[:2], np.uint8)) for one in pictures])
 
@@ -59,7 +59,7 @@ class EmbeddingFile:
         UsageError: If it cannot be read.
     """
 
-    def __init__(self, model: Model, size: int, file: Path | None = None) -> None:
+    def __init__(self, model: LoadedModel, size: int, file: Path | None = None) -> None:
         self.model, self.size = model, size
         self._file, self._known = file, dict[str, Floats]()
         if file is not None and file.exists():

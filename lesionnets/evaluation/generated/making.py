@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from dermbatch.errors import UsageError
 from dermbatch.images.formats.origin import XMP_SYNTHETIC
+from dermbatch.models.repository import file_digest
 from lesionnets import checkpoint
 from lesionnets.data.sources.isic import Image, Sample, read_image
 from lesionnets.evaluation.generated.duplicates import (
@@ -172,7 +173,7 @@ def make(making: Making, out: Path, known: TrainingPictures | None) -> dict[str,
         "shows": "no patient: a network made these pictures up",
         "diagnosis": making.diagnosis,
         "seed": making.seed,
-        "weights_sha256": hashlib.sha256(making.weights.read_bytes()).hexdigest(),
+        "weights_sha256": file_digest(making.weights),
         "compared": _compared(known),
         "images": kept,
         "refused": refused,

@@ -38,11 +38,12 @@ _TIMEOUT = 60.0  # seconds of one request: an image of native size on a busy mac
 _TO_BE_SHOWN = "{} needs a support: measure it with `lesionnets evaluate oneshot`"
 
 _WRAPPERS = {Stage.SEGMENT: "SegmentGraph", Stage.CLASSIFY: "ClassifyGraph"}
-"""Graphs that are written in PyTorch and can flip; the others exist in ONNX only."""
+"""Graphs that are written in PyTorch and can flip; the others exist in ONNX only. They are found by
+these names, so several modules of ``lesionnets/graphs`` have one of the same name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model(ServedModel):
+class LoadedModel(ServedModel):
     """A model of a stage, ready to run; call it as :data:`Run` says.
 
     Its name is the one that the user gave; without a configuration it has no parameters.
@@ -91,7 +92,7 @@ def in_float32(path: Path) -> Path:
     return base / path.parent.name / path.name
 
 
-def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, shown: bool = False) -> Model:
+def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, shown: bool = False) -> LoadedModel:
     """A model of a stage.
 
     Args:
@@ -142,7 +143,9 @@ def _parameters_beside(path: Path) -> dict[str, str]:
     return parameters_of(read_config(folder)) if (folder / "config.pbtxt").is_file() else {}
 
 
-def _load_onnx(content: Path | bytes, path: Path, stage: Stage | None, parameters: Mapping[str, str]) -> Model:
+def _load_onnx(
+    content: Path | bytes, path: Path, stage: Stage | None, parameters: Mapping[str, str]
+) -> LoadedModel:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -159,13 +162,13 @@ def _load_onnx(content: Path | bytes, path: Path, stage: Stage | None, parameter
         outputs = session.run(None, {name: value[None] for name, value in inputs.items()})
         return {name: value[0] for name, value in zip(names, outputs, strict=True)}
 
-    model = Model(name=str(path), shapes=shapes, parameters=parameters, run=run)
+    model = LoadedModel(name=str(path), shapes=shapes, parameters=parameters, run=run)
     if stage is not None:
         model.require(stage, set(shapes), set(names))
     return model
 
 
-def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
+def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> LoadedModel:
     trained = checkpoint.load(path)
     if trained.recipe.partition("_")[0] != stage:
         raise UsageError(f"{path} was made by recipe {trained.recipe!r}, which is not for the {stage} stage")
@@ -188,10 +191,10 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
         outputs = found if isinstance(found, tuple) else (found,)
         return {name: value[0].numpy() for name, value in zip(names, outputs, strict=True)}
 
-    return Model(name=str(path), parameters=contract.parameters, run=run)
+    return LoadedModel(name=str(path), parameters=contract.parameters, run=run)
 
 
-def _connect(address: str, stage: Stage) -> Model:
+def _connect(address: str, stage: Stage) -> LoadedModel:
     """Connect to a model that a Triton serves; the newest version that is ready if the address names none."""
     host, name, wanted = _parts(address)
     triton = Triton(load().triton.model_copy(update={"url": host, "timeout": _TIMEOUT}))
@@ -217,7 +220,7 @@ def _connect(address: str, stage: Stage) -> Model:
         except DermbatchError as error:
             raise UsageError(f"{address} failed: {error}") from error
 
-    return Model(**(vars(model) | {"name": address}), run=run)
+    return LoadedModel(**(vars(model) | {"name": address}), run=run)
 
 
 def _parts(address: str) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ from dermbatch.images.fitting import fit
 from dermbatch.models.repository import default_model_repository, newest_file
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, weights
-from lesionnets.evaluation.models.predictors import Image, Model, load_model
+from lesionnets.evaluation.models.predictors import Image, LoadedModel, load_model
 from lesionnets.graphs.one_shot import SUPPORT, QueryGraph, SupportGraph, contract
 from lesionnets.nets.segment.one_shot import OneShot
 
@@ -47,8 +47,8 @@ class Shown:
         unseen: Diagnosis that it was never trained on; None if it has seen all of ISIC 2017.
     """
 
-    query: Model
-    support: Model
+    query: LoadedModel
+    support: LoadedModel
     weights: str
     unseen: str | None
 
@@ -106,7 +106,7 @@ def _of_checkpoint(path: Path) -> Shown:
     assert isinstance(network, OneShot)  # noqa: S101 - such a recipe makes no other
     graphs = SupportGraph(network).eval(), QueryGraph(network).eval()
 
-    def run(graph: torch.nn.Module, name: str, *names: str) -> Model:
+    def run(graph: torch.nn.Module, name: str, *names: str) -> LoadedModel:
         def answer(**inputs: Image) -> dict[str, npt.NDArray[np.generic]]:
             with torch.inference_mode():
                 tensors = [
@@ -114,7 +114,7 @@ def _of_checkpoint(path: Path) -> Shown:
                 ]
                 return {name: graph(*tensors)[0].numpy()}
 
-        return Model(name=str(path), parameters=contract(network).parameters, run=answer)
+        return LoadedModel(name=str(path), parameters=contract(network).parameters, run=answer)
 
     support, query = run(graphs[0], "PROTOTYPES", "IMAGE", "MASK"), run(graphs[1], "LESION", "IMAGE", "PROTOTYPES")
     return Shown(query, support, str(path), network.unseen)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.nets.classify.classifier import Classifier
+from lesionnets.nets.efficient_lite import Convolution
 
 BLOCKS = (
     (1, 16, 1, 1),
@@ -31,29 +32,8 @@ EXPANSIONS = (2, 4, 7, 14)
 block's output."""
 
 
-class Convolution(nn.Module):
-    """Convolution with bias, padded so that the side becomes ceil(side / stride), and optionally ReLU6."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activate: bool = True
-    ) -> None:
-        super().__init__()
-        self.stride = stride
-        self.activate = activate
-        padding = kernel // 2 if stride == 1 else 0
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Float [N, inputs, h, w] -> [N, outputs, ceil(h / stride), ceil(w / stride)]."""
-        if self.stride == 2:
-            height, width = values.shape[-2:]
-            values = functional.pad(values, (width % 2, 1, height % 2, 1))
-        values = self.conv(values)
-        return functional.relu6(values) if self.activate else values
-
-
 class InvertedResidual(nn.Module):
-    """Expand the channels, filter each by itself, project them; with a shortcut where shapes allow (fig. 4)."""
+    """Expand the channels, filter each separately, project them; with a shortcut where shapes allow (fig. 4)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -73,7 +53,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """The backbone, at width 1.0.
 
-    Its blocks expand a few channels, filter each expanded channel by itself and project them to a few again. That
+    Its blocks expand a few channels, filter each expanded channel separately and project them to a few again. That
     costs a fraction of plain convolutions of the same width (sections 3.1 to 3.3 of the paper,
     https://arxiv.org/abs/1801.04381).
 

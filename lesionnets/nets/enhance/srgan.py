@@ -20,7 +20,7 @@ from lesionnets.nets.sizes import scaled
 POOLED = 6
 
 
-class ResidualBlock(nn.Module):
+class SrganBlock(nn.Module):
     """Convolution, batch norm, PReLU, convolution, batch norm; the output is added to the input."""
 
     def __init__(self, channels: int) -> None:
@@ -60,7 +60,7 @@ class SrganGenerator(Enhancer):
         channels = scaled(64, width)
         self.stem = nn.Sequential(nn.Conv2d(3, channels, 9, padding=4), nn.PReLU())
         self.body = nn.Sequential(
-            *(ResidualBlock(channels) for _ in range(blocks)),
+            *(SrganBlock(channels) for _ in range(blocks)),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )

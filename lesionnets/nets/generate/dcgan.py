@@ -123,7 +123,7 @@ class DcganDiscriminator(nn.Module):
         self.ends = nn.ModuleList(
             nn.Sequential(
                 *(layer for pair in pairs[SHARED - 1 :] for layer in _halved(*pair)),
-                Differences(),
+                MinibatchDeviation(),
                 nn.Conv2d(counts[-1] + 1, 1, FIRST),
                 nn.Flatten(0),
             )
@@ -136,7 +136,7 @@ class DcganDiscriminator(nn.Module):
         return by_class(self.ends, self.shared(2 * picture - 1), labels)
 
 
-class Differences(nn.Module):
+class MinibatchDeviation(nn.Module):
     """Adds one map: the standard deviation over the batch, averaged over channels and places."""
 
     def forward(self, values: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from lesionnets.nets.mutual.mask_guided import MaskGuided
 from lesionnets.nets.segment.segmenter import Segmenter
-from lesionnets.nets.sizes import padded, scaled
+from lesionnets.nets.sizes import padded, resized, scaled
 
 STRIDE = 16
 """Sides of an image as multiples of those of the deepest maps."""
@@ -250,7 +250,7 @@ class EnhancedSN(CoarseSN):
     def forward(self, image: Tensor, where: Tensor) -> Tensor:  # type: ignore[override]
         """See the class."""
         fine, deep = self.encode(image)
-        where = functional.interpolate(where, size=deep.shape[-2:], mode="bilinear", align_corners=False)
+        where = resized(where, deep)
         return self.decode(fine, self.told(torch.cat([deep, where], dim=1)), image)
 
 

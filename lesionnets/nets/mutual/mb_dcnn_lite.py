@@ -15,6 +15,7 @@ from lesionnets.nets.efficient_lite import FEATURES, EfficientLite
 from lesionnets.nets.mutual.mb_dcnn import SpatialPyramid, convolution
 from lesionnets.nets.mutual.mb_dcnn_mobile import PYRAMID, REFINED
 from lesionnets.nets.segment.unet_mobilenet import separable
+from lesionnets.nets.sizes import resized
 
 FINE, DEEP = (2, 24), (10, 112)
 """The encoder's last blocks at a quarter and at a sixteenth of the picture's sides, with their channels."""
@@ -102,7 +103,7 @@ class LiteSN(nn.Module):
 
     def forward(self, fine: Tensor, deep: Tensor, where: Tensor) -> Tensor:
         """See the class."""
-        where = functional.interpolate(where, size=deep.shape[-2:], mode="bilinear", align_corners=False)
+        where = resized(where, deep)
         deep = self.told(torch.cat([self.pyramid(deep), where], dim=1)).relu()
         deep = functional.interpolate(deep, scale_factor=4.0, mode="bilinear", align_corners=False)
         logits: Tensor = self.decoder(torch.cat([deep, self.fine(fine)], dim=1))

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionnets.nets.classify.mobilenet import FEATURES, Convolution, InvertedResidual, MobileNetV2, lesion_weight
+from lesionnets.nets.classify.mobilenet import FEATURES, InvertedResidual, MobileNetV2, lesion_weight
+from lesionnets.nets.efficient_lite import Convolution
 from lesionnets.nets.mutual.mask_guided import MaskGuided
 from lesionnets.nets.mutual.mb_dcnn import STRIDE, SpatialPyramid, TwoScales, convolution
 from lesionnets.nets.segment.unet_mobilenet import separable
-from lesionnets.nets.sizes import padded, scaled
+from lesionnets.nets.sizes import padded, resized, scaled
 
 DILATED = 14
 """The backbone's first layer whose maps would be a thirty-second of the image."""
@@ -99,7 +100,7 @@ class MobileEnhancedSN(MobileCoarseSN):
     def forward(self, image: Tensor, where: Tensor) -> Tensor:  # type: ignore[override]
         """See the class."""
         fine, deep = self.encode(image)
-        where = functional.interpolate(where, size=deep.shape[-2:], mode="bilinear", align_corners=False)
+        where = resized(where, deep)
         return self.decode(fine, self.told(torch.cat([deep, where], dim=1)).relu(), image)
 
 

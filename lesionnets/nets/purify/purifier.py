@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from lesionnets.nets.purify.folded import FoldedUNet
 from lesionnets.nets.purify.narrower import narrow, widths_of
+from lesionnets.nets.sizes import resized
 
 ENOUGH = 0.25
 """Share of a window that must be valid for its mean to be used alone."""
@@ -99,9 +100,5 @@ def spread(picture: Tensor, valid: Tensor, levels: int) -> Tensor:
     pulled = sums.mean((2, 3), keepdim=True) / weights.mean((2, 3), keepdim=True).clamp(min=1e-4)
     for sums, weights in reversed(pushed[1:]):
         trust = (weights / ENOUGH).clamp(max=1)
-        pulled = trust * sums / weights.clamp(min=1e-4) + (1 - trust) * _enlarged(pulled, sums)
-    return pushed[0][0] + (1 - valid) * _enlarged(pulled, picture)
-
-
-def _enlarged(values: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)
+        pulled = trust * sums / weights.clamp(min=1e-4) + (1 - trust) * resized(pulled, sums)
+    return pushed[0][0] + (1 - valid) * resized(pulled, picture)

@@ -2,7 +2,7 @@
 
 The encoder is that of ``nets.mobilenet`` without its last layer. Batch norm is folded in, so that the weights of
 ``lesionnets.nets.tflite`` fit: :func:`UNetMobileNet.load_encoder`. Start from those weights: without batch norm,
-random ones hardly learn. The decoder filters each channel by itself (depthwise separable convolutions), which
+random ones hardly learn. The decoder filters each channel separately (depthwise separable convolutions), which
 keeps the whole below half a billion multiply-adds at 224 x 224.
 """
 
@@ -64,7 +64,7 @@ def decoded(decoder: nn.ModuleList, head: nn.Module, values: Tensor, skips: Sequ
 class UNetMobileNet(Segmenter):
     """U-Net on a MobileNetV2 that knows ImageNet; the network of the recipe ``segment_mobilenet``.
 
-    MobileNetV2's blocks widen a few channels, filter each by itself and narrow them again (Sandler et al., CVPR
+    MobileNetV2's blocks widen a few channels, filter each separately and narrow them again (Sandler et al., CVPR
     2018, https://arxiv.org/abs/1801.04381), so the whole backbone costs as much as a few plain convolutions. As in
     any U-Net, the maps of each resolution also go to the decoder.
 

@@ -1,7 +1,7 @@
 """Diagnosis by discovered patterns, with the network of the patent's sources, trained from nothing (S17).
 
 Lin et al. (ICCV 2015) start from ImageNet's weights. None are free for VGG-16, so the filters are learned here.
-Views, balance and measure are as in ``classify_lite``, but for the lesion alone.
+Views, balance and measure are as in ``classify_lite``, except for the lesion alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lesionnets.data.sources.folds import split_samples
 from lesionnets.evaluation.figures.ranking import auc_by_class
 from lesionnets.nets.classify.bilinear_vgg import BilinearVgg
 from lesionnets.recipes.classify.classify_lite import MARGIN, loss_step
-from lesionnets.training import RecipeOptions, Run, device, fit
+from lesionnets.training import RecipeOptions, TrainingRun, device, fit
 
 NAME = "classify_bilinear"
 SIZE = 128
@@ -53,7 +53,7 @@ def train(options: RecipeOptions) -> Path:
         loss_step,
         LookedAt(albums[0], size, min(batch, len(albums[0])), Looks(), options.seed),
         lambda network: measure(network, albums[1], size),
-        run=Run(NAME, checkpoint.name_of(BilinearVgg), hyper, options.out, best_by="mean_auc"),
+        run=TrainingRun(NAME, checkpoint.name_of(BilinearVgg), hyper, options.out, best_by="mean_auc"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05),
         ema_decay=0.99,
         **options.limits(MINUTES, PATIENCE),

@@ -23,7 +23,7 @@ from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.evaluation.figures.ranking import auc_by_class
 from lesionnets.nets.classify.lite import LiteClassifier
 from lesionnets.nets.efficient_lite import load_imagenet
-from lesionnets.training import RecipeOptions, Run, device, fit
+from lesionnets.training import RecipeOptions, TrainingRun, device, fit
 
 VERSION = 0
 SIZE = 224
@@ -95,7 +95,7 @@ def train_one(
         load_imagenet(model.encoder, version)
     limits = options.limits(MINUTES, PATIENCE)
     limits["epochs"] = limits["epochs"] or epochs
-    run = Run("classify_lite", checkpoint.name_of(LiteClassifier), hyper, options.out, best_by="mean_auc")
+    run = TrainingRun("classify_lite", checkpoint.name_of(LiteClassifier), hyper, options.out, best_by="mean_auc")
     loader = LookedAt(training, size, min(batch_size, len(training)), vary, options.seed)
     trained = fit(
         model,

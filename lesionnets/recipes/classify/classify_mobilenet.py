@@ -21,12 +21,12 @@ from dermbatch.errors import UsageError
 from dermbatch.images.lesion import lesion_mask
 from lesionnets.data.batches.lesion_views import RandomViews, Views, load_lesions
 from lesionnets.data.sources.isic import DIAGNOSES, labelled
-from lesionnets.evaluation.choosing.diagnosis import Validation, calibrate
+from lesionnets.evaluation.choosing.diagnosis import DiagnosisValidation, calibrate
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
 from lesionnets.nets.classify.mobilenet import LesionClassifier
 from lesionnets.nets.tflite import imagenet_weights, load_mobilenet
 from lesionnets.segmenter_training import lesion_finder
-from lesionnets.training import RecipeOptions, Run, fit
+from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 MINUTES = 20.0
 SEGMENTER = "segment_mobilenet"
@@ -62,7 +62,7 @@ def train(options: RecipeOptions) -> Path:
         load_mobilenet(model.backbone, imagenet_weights(data))
     model.backbone.layers[:FROZEN].requires_grad_(requires_grad=False)
     lesions = load_lesions(training, segment)
-    validation = Validation(load_lesions(held_out, segment), size)
+    validation = DiagnosisValidation(load_lesions(held_out, segment), size)
     weights = class_weights([lesion.label for lesion in lesions], len(DIAGNOSES))
 
     def loss_step(model: nn.Module, batch: Views) -> Tensor:
@@ -75,7 +75,9 @@ def train(options: RecipeOptions) -> Path:
         loss_step,
         RandomViews(lesions, size, batch_size),
         validation,
-        run=Run("classify_mobilenet", "mobilenet.LesionClassifier", hyper, options.out, best_by="mean_auc"),
+        run=TrainingRun(
+            "classify_mobilenet", "mobilenet.LesionClassifier", hyper, options.out, best_by="mean_auc"
+        ),
         optimiser=torch.optim.AdamW(
             [
                 {"params": [p for p in model.backbone.parameters() if p.requires_grad], "lr": 2e-4},

@@ -19,14 +19,14 @@ from torch.nn import functional
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
 from lesionnets.data.bank import LevelBank, kept_levels
-from lesionnets.data.batches.in_memory import Draws, balanced, load_album
+from lesionnets.data.batches.in_memory import WeightedSampler, balanced, load_album
 from lesionnets.data.batches.looked_at import LookedAt, Looks, plain_views
 from lesionnets.data.sources.folds import all_samples, source_of
 from lesionnets.data.sources.isic import DIAGNOSES, Sample
 from lesionnets.evaluation.figures.ranking import auc_by_class
 from lesionnets.nets.classify.lite_patterns import Levels, LitePatterns
 from lesionnets.nets.efficient_lite import EfficientLite, load_imagenet
-from lesionnets.training import RecipeOptions, Run, fit, seed_everything
+from lesionnets.training import RecipeOptions, TrainingRun, fit, seed_everything
 
 NAME = "classify_patterns"
 SIZE = 160
@@ -50,7 +50,7 @@ Batch = tuple[tuple[Tensor, ...], Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Seen:
+class EncodedPictures:
     """Pictures as the encoder sees them.
 
     Attributes:
@@ -63,10 +63,10 @@ class Seen:
     labels: Tensor
     sources: Tensor
 
-    def of(self, rows: Tensor) -> Seen:
+    def of(self, rows: Tensor) -> EncodedPictures:
         """Some of the pictures, by rows int64 [n]."""
         bank = LevelBank(tuple(level[rows] for level in self.bank.levels), self.bank.masks[rows])
-        return Seen(bank, self.labels[rows], self.sources[rows])
+        return EncodedPictures(bank, self.labels[rows], self.sources[rows])
 
 
 class BankViews:
@@ -78,9 +78,9 @@ class BankViews:
         batch_size: Views in a batch.
     """
 
-    def __init__(self, seen: Seen, rows: Tensor, batch_size: int) -> None:
+    def __init__(self, seen: EncodedPictures, rows: Tensor, batch_size: int) -> None:
         self.seen, self.rows = seen, rows
-        self.draws = Draws(balanced(seen.labels[rows], seen.sources[rows], 0.5), batch_size)
+        self.draws = WeightedSampler(balanced(seen.labels[rows], seen.sources[rows], 0.5), batch_size)
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -122,7 +122,7 @@ def train(options: RecipeOptions) -> Path:
         loss_step,
         BankViews(training, rows, min(BATCH, len(rows))),
         lambda network: measure(network, held_out),
-        run=Run(NAME, checkpoint.name_of(LitePatterns), hyper, options.out, best_by="mean_auc"),
+        run=TrainingRun(NAME, checkpoint.name_of(LitePatterns), hyper, options.out, best_by="mean_auc"),
         optimiser=torch.optim.AdamW(
             [value for value in model.parameters() if value.requires_grad], lr=RATE, weight_decay=0.05
         ),
@@ -141,7 +141,7 @@ def save_learned(path: Path) -> None:
     checkpoint.save(path.with_name("learned.pt"), **(vars(trained) | {"state": learned}))
 
 
-def see(options: RecipeOptions, model: LitePatterns, size: int) -> tuple[Seen, Seen]:
+def see(options: RecipeOptions, model: LitePatterns, size: int) -> tuple[EncodedPictures, EncodedPictures]:
     """The pictures to train on, and those to measure on, as the encoder sees them; banks lie beside the run.
 
     Raises:
@@ -163,7 +163,7 @@ def see(options: RecipeOptions, model: LitePatterns, size: int) -> tuple[Seen, S
             side=size // 8,
         )
         labels = torch.tensor([DIAGNOSES.index(str(one.diagnosis)) for one in samples])
-        found.append(Seen(bank, labels, torch.tensor([source_of(one.image_id) for one in samples])))
+        found.append(EncodedPictures(bank, labels, torch.tensor([source_of(one.image_id) for one in samples])))
     return found[0], found[1]
 
 
@@ -190,7 +190,7 @@ def loss_step(model: nn.Module, batch: Batch) -> Tensor:
     return functional.cross_entropy(logits, labels, label_smoothing=0.05)
 
 
-def measure(model: nn.Module, seen: Seen) -> dict[str, float]:
+def measure(model: nn.Module, seen: EncodedPictures) -> dict[str, float]:
     """AUC by class and their mean, of the mean of the served views, with experts' masks if there are any."""
     assert isinstance(model, LitePatterns)  # noqa: S101
     parts = []

@@ -21,10 +21,10 @@ from lesionnets import checkpoint
 from lesionnets.data.batches.lesion_views import RandomViews, Views, load_pictures
 from lesionnets.data.sources import ham10000, isic
 from lesionnets.data.sources.isic import Sample
-from lesionnets.evaluation.choosing.diagnosis import Validation, calibrate
+from lesionnets.evaluation.choosing.diagnosis import DiagnosisValidation, calibrate
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
 from lesionnets.nets.classify.resnet import ResNet50
-from lesionnets.training import RecipeOptions, Run, fit
+from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 NAME = "classify_resnet"
 SIZE = 160
@@ -64,7 +64,7 @@ def train(options: RecipeOptions) -> Path:
     model = ResNet50(**hyper)
     # Views are cut at twice the network's size.
     pictures = load_pictures(training, diagnoses, 2 * size)
-    validation = Validation(load_pictures(held_out, diagnoses, 2 * size), size, diagnoses)
+    validation = DiagnosisValidation(load_pictures(held_out, diagnoses, 2 * size), size, diagnoses)
     weights = class_weights([picture.label for picture in pictures], len(diagnoses))
 
     def loss_step(model: nn.Module, batch: Views) -> Tensor:
@@ -77,7 +77,7 @@ def train(options: RecipeOptions) -> Path:
         loss_step,
         RandomViews(pictures, size, batch_size),
         validation,
-        run=Run(name, checkpoint.name_of(ResNet50), hyper, options.out, best_by="mean_auc"),
+        run=TrainingRun(name, checkpoint.name_of(ResNet50), hyper, options.out, best_by="mean_auc"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05),
         **options.limits(MINUTES, PATIENCE, smoke=2),
         ema_decay=0.995,

@@ -27,7 +27,7 @@ from lesionnets.evaluation.enhance import measure
 from lesionnets.nets.byte_conv import learn_bytes
 from lesionnets.nets.enhance.espcn import Espcn
 from lesionnets.nets.sizes import scaled
-from lesionnets.training import RecipeOptions, Run, fit
+from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 NAME = "enhance_espcn"
 MINUTES = 60.0
@@ -47,7 +47,7 @@ LEAST_ERROR = 2e-5
 
 
 def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean over the patches of the logarithm of the mean squared error: what PSNR measures, but for its factor.
+    """Mean over the patches of the logarithm of the mean squared error: what PSNR measures, except for its factor.
 
     The logarithm weighs a patch by its own error: otherwise noisy patches, whose error is several times that of
     clean ones, decide alone.
@@ -69,7 +69,7 @@ def enhance(model: nn.Module, image: Image) -> Image:
     return np.asarray(values.cpu().numpy(), dtype=np.uint8)
 
 
-class Validation:
+class PsnrValidation:
     """PSNR of degraded and enhanced lesion regions, and how much that is above bicubic interpolation, in dB."""
 
     def __init__(self, crops: Sequence[Image]) -> None:
@@ -115,11 +115,11 @@ def train(options: RecipeOptions) -> Path:
     torch.manual_seed(options.seed)
     model = Espcn(**hyper)
     learn_bytes(model)
-    run = Run(NAME, "espcn.Espcn", hyper, options.out, best_by="score")
+    run = TrainingRun(NAME, "espcn.Espcn", hyper, options.out, best_by="score")
     return train_on_pool(model, run, options, rate=RATE if options.init is None else FINE_RATE)
 
 
-def train_on_pool(model: nn.Module, run: Run, options: RecipeOptions, *, rate: float = RATE) -> Path:
+def train_on_pool(model: nn.Module, run: TrainingRun, options: RecipeOptions, *, rate: float = RATE) -> Path:
     """Train a network as :func:`train` does, on pairs of patches that are drawn once.
 
     Raises:
@@ -142,7 +142,7 @@ def train_on_pool(model: nn.Module, run: Run, options: RecipeOptions, *, rate: f
         model,
         loss_step,
         patches,
-        Validation(crops),
+        PsnrValidation(crops),
         run=run,
         optimiser=torch.optim.Adam(model.parameters(), lr=rate),
         **options.limits(MINUTES, PATIENCE),

@@ -12,7 +12,7 @@ import torch
 from lesionnets.nets.enhance.plain import PlainEnhancer
 from lesionnets.nets.sizes import scaled
 from lesionnets.recipes.enhance.enhance_espcn import train_on_pool
-from lesionnets.training import RecipeOptions, Run
+from lesionnets.training import RecipeOptions, TrainingRun
 
 NAME = "enhance_plain"
 CHANNELS, BLOCKS = 16, 4
@@ -31,5 +31,5 @@ def train(options: RecipeOptions) -> Path:
         "blocks": 1 if smoke else BLOCKS,
     }
     torch.manual_seed(options.seed)
-    run = Run(NAME, "plain.PlainEnhancer", hyper, options.out, best_by="score")
+    run = TrainingRun(NAME, "plain.PlainEnhancer", hyper, options.out, best_by="score")
     return train_on_pool(PlainEnhancer(**hyper), run, options, rate=RATE)

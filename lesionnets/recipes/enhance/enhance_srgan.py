@@ -6,7 +6,7 @@ features of MobileNetV2, which stand in for VGG19's. They lie at an eighth of th
 shift of colour, so the L1 loss stays on in the second phase and holds the picture in its place.
 
 An adversarial network looks better and measures worse (Ledig et al., table 2), so the second phase keeps what is
-nearest to the originals in the features, not in PSNR; its PSNR is reported all the same.
+nearest to the originals in the features, not in PSNR; its PSNR is reported anyway.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.enhance.srgan import SrganDiscriminator, SrganGenerator
 from lesionnets.nets.tflite import imagenet_weights
 from lesionnets.recipes.enhance import enhance_espcn
-from lesionnets.training import RecipeOptions, Run, device, fit
+from lesionnets.training import RecipeOptions, TrainingRun, device, fit
 
 NAME = "enhance_srgan"
 MINUTES = 25.0
@@ -60,7 +60,7 @@ def pixel_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return error
 
 
-class Adversary:
+class SrganAdversary:
     """The discriminator and how it learns; one step of it for one of the generator's.
 
     Args:
@@ -99,8 +99,8 @@ class Adversary:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
-class Validation:
-    """As :class:`enhance_espcn.Validation`, and how near to the originals in features, against bicubic's.
+class PerceptualValidation:
+    """As :class:`enhance_espcn.PsnrValidation`, and how near to the originals in features, against bicubic's.
 
     Args:
         crops: Lesion regions.
@@ -108,7 +108,7 @@ class Validation:
     """
 
     def __init__(self, crops: Sequence[Image], features: PerceptualFeatures) -> None:
-        self._pixels = enhance_espcn.Validation(crops)
+        self._pixels = enhance_espcn.PsnrValidation(crops)
         self._features = features
         whole = [crop[: len(crop) // 4 * 4, : crop.shape[1] // 4 * 4] for crop in crops]
         self._pairs = [(degrade(crop, Degradation.CLINICAL, own_random(crop)), crop) for crop in whole]
@@ -143,11 +143,11 @@ def train(options: RecipeOptions) -> Path:
     hyper: dict[str, Any] = {"width": options.width_or(WIDTH), "blocks": 1 if smoke else 16}
     torch.manual_seed(options.seed)
     generator = SrganGenerator(**hyper)
-    adversary = Adversary(SrganDiscriminator(hyper["width"] ** 2).to(device()), content)
+    adversary = SrganAdversary(SrganDiscriminator(hyper["width"] ** 2).to(device()), content)
     pairs = PatchPairs(images, patch=patch, batch_size=BATCH, steps=2 if smoke else STEPS)
     minutes = None if smoke else options.minutes or MINUTES
     # Thinned: four of five regions would cost more time than they tell.
-    validation = Validation(crops if smoke else crops[::5], perceptual)
+    validation = PerceptualValidation(crops if smoke else crops[::5], perceptual)
 
     def phase(name: str, loss: Any, share: float, *, rate: float, best_by: str) -> Path:
         out = options.out / "content" if name == "content" else options.out
@@ -156,7 +156,7 @@ def train(options: RecipeOptions) -> Path:
             loss,
             pairs,
             validation,
-            run=Run(NAME, "srgan.SrganGenerator", hyper, out, best_by=best_by),
+            run=TrainingRun(NAME, "srgan.SrganGenerator", hyper, out, best_by=best_by),
             optimiser=torch.optim.Adam(generator.parameters(), lr=rate, betas=(0.9, 0.999)),
             epochs=1 if smoke else None,
             minutes=minutes * share if minutes else None,

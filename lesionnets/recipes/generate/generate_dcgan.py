@@ -7,7 +7,7 @@ then the generator two more alone.
 
 What keeps it stable: some of the first phase's loss stays on; the discriminator is told 0.9 instead of 1 of
 originals (one-sided label smoothing; Salimans et al. 2016, section 3.4), sees how much a batch varies
-(:class:`lesionnets.nets.generate.dcgan.Differences`) and sees all pictures varied
+(:class:`lesionnets.nets.generate.dcgan.MinibatchDeviation`) and sees all pictures varied
 (:mod:`lesionnets.losses.varied`); of the generator's weights an average is kept. Training ends early where the
 Frechet distance to the training pictures, in features of MobileNetV2, no longer falls. The validation images have
 thirty melanomas, too few for it; whether pictures are copies,
@@ -39,7 +39,7 @@ from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.generate.dcgan import DcganDiscriminator, DcganGenerator
 from lesionnets.nets.generate.principal import Principal
 from lesionnets.nets.tflite import imagenet_weights
-from lesionnets.training import RecipeOptions, Run, device, fit
+from lesionnets.training import RecipeOptions, TrainingRun, device, fit
 
 NAME = "generate_dcgan"
 SIZE = 64
@@ -88,7 +88,7 @@ class Drawing:
         return error
 
 
-class Adversary:
+class DcganAdversary:
     """The discriminator, and how it learns: at every third step of the generator.
 
     Args:
@@ -144,14 +144,14 @@ class Adversary:
         self._steps = state["steps"]
 
 
-class Validation:
+class FrechetValidation:
     """Frechet distance of each class to its training pictures, and a contact sheet of what the generator makes.
 
     Args:
         pictures: Uint8 [N, 3, S, S], of the generator's size.
         labels: Int64 [N].
         features: In which pictures are compared.
-        sheet: File of the contact sheet, written anew each time: a row or two a class.
+        sheet: File of the contact sheet, overwritten each time: a row or two a class.
         count: Pictures to generate of each class.
     """
 
@@ -266,13 +266,13 @@ def train_classes(options: RecipeOptions, recipe: str, classes: Sequence[str]) -
     middle = pictures[:, :, room : room + size, room : room + size]
     sheet = options.out / "samples.png"
     with torch.inference_mode():
-        validation = Validation(middle, labels, features.to(device()), sheet, 8 if smoke else TRIED)
+        validation = FrechetValidation(middle, labels, features.to(device()), sheet, 8 if smoke else TRIED)
     drawing = Drawing(Principal(middle, labels, generator.latent, device()))
     each = max((4 if smoke else BATCH) // len(classes), 4)
     batches = ByClass(pictures, labels, size, each=each, steps=3 if smoke else STEPS)
     limits = options.limits(MINUTES, PATIENCE)
 
-    def phase(loss: Drawing | Adversary, optimiser: torch.optim.Optimizer, share: float, out: Path) -> Path:
+    def phase(loss: Drawing | DcganAdversary, optimiser: torch.optim.Optimizer, share: float, out: Path) -> Path:
         """One fit; its share of the minutes and epochs, and its best checkpoint."""
         minutes, epochs = limits["minutes"], limits["epochs"]
         bounds = {
@@ -285,11 +285,13 @@ def train_classes(options: RecipeOptions, recipe: str, classes: Sequence[str]) -
             loss,
             batches,
             validation,
-            run=Run(f"{recipe}{ending}", checkpoint.name_of(DcganGenerator), hyper, out, best_by="nearness"),
+            run=TrainingRun(
+                f"{recipe}{ending}", checkpoint.name_of(DcganGenerator), hyper, out, best_by="nearness"
+            ),
             optimiser=optimiser,
             validate_every=1 if smoke else 5,
             ema_decay=0.99,
-            companion=loss if isinstance(loss, Adversary) else None,
+            companion=loss if isinstance(loss, DcganAdversary) else None,
             **limits | bounds,
         ).best
 
@@ -297,4 +299,4 @@ def train_classes(options: RecipeOptions, recipe: str, classes: Sequence[str]) -
     learnt = phase(drawing, alone, DRAWING_SHARE, options.out / "drawing")
     generator.load_state_dict(checkpoint.load(learnt).state)
     optimiser = torch.optim.Adam(generator.parameters(), lr=RATE, betas=BETAS)
-    return phase(Adversary(discriminator, optimiser, drawing), optimiser, 1 - DRAWING_SHARE, options.out)
+    return phase(DcganAdversary(discriminator, optimiser, drawing), optimiser, 1 - DRAWING_SHARE, options.out)

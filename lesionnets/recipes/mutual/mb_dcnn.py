@@ -27,7 +27,7 @@ from lesionnets.data.batches.guided import Guided, GuidedViews, load_guided
 from lesionnets.data.batches.pairs import Pairs
 from lesionnets.data.sources.isic import DIAGNOSES, find_samples, labelled, load_pairs
 from lesionnets.evaluation.choosing import validation
-from lesionnets.evaluation.choosing.diagnosis import Validation, calibrate
+from lesionnets.evaluation.choosing.diagnosis import DiagnosisValidation, calibrate
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
 from lesionnets.losses.rank import dice_rank_loss
 from lesionnets.nets.classify.mobilenet import MobileNetV2
@@ -35,7 +35,7 @@ from lesionnets.nets.mutual.mb_dcnn_mobile import MobileCoarseSN, MobileMaskCN
 from lesionnets.nets.mutual.mutual import BACKBONES, MutualSN
 from lesionnets.nets.tflite import imagenet_weights, load_mobilenet
 from lesionnets.segmenter_training import lesion_finder
-from lesionnets.training import RecipeOptions, Run, fit
+from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 MINUTES = 70.0
 SHARES = {"coarse": 0.25, "mask": 0.15, "unguided": 0.15, "enhanced": 0.45}
@@ -46,7 +46,7 @@ PATIENCE = 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class MutualRecipe:
     """Backbone and sizes.
 
     Attributes:
@@ -78,8 +78,8 @@ class Plan:
         kind = BACKBONES[self.backbone][part]
         return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
 
-    def at_width(self, width: float | None) -> Plan:
-        """The plan with narrower networks, as far as they have widths; the plan itself if none is given."""
+    def at_width(self, width: float | None) -> MutualRecipe:
+        """The recipe with narrower networks, as far as they have widths; the recipe itself if none is given."""
         if width is None:
             return self
         takes = ["width" in signature(kind).parameters for kind in BACKBONES[self.backbone][:2]]
@@ -89,8 +89,8 @@ class Plan:
         return replace(self, width=(segment, classify))
 
 
-MOBILENET = Plan("mobilenet")
-SMALL_MOBILENET = Plan("mobilenet", size=64, batch_size=4, width=({"width": 0.25}, {}))
+MOBILENET = MutualRecipe("mobilenet")
+SMALL_MOBILENET = MutualRecipe("mobilenet", size=64, batch_size=4, width=({"width": 0.25}, {}))
 
 
 def train(options: RecipeOptions) -> Path:
@@ -101,11 +101,11 @@ def train(options: RecipeOptions) -> Path:
     Raises:
         UsageError: If the data folder, its parts or the weights are missing.
     """
-    plan = SMALL_MOBILENET if options.smoke else MOBILENET
-    return bootstrap(options, plan.at_width(options.width))
+    recipe = SMALL_MOBILENET if options.smoke else MOBILENET
+    return bootstrap(options, recipe.at_width(options.width))
 
 
-def bootstrap(options: RecipeOptions, plan: Plan) -> Path:
+def bootstrap(options: RecipeOptions, recipe: MutualRecipe) -> Path:
     """Train the parts in order, without the finished ones if ``options.resume``; see :func:`train`."""
     parts = {name: options.out / name / "best.pt" for name in SHARES}
     if not options.resume:
@@ -114,11 +114,11 @@ def bootstrap(options: RecipeOptions, plan: Plan) -> Path:
             best.unlink(missing_ok=True)
             best.with_name("last.pt").unlink(missing_ok=True)
     if not finished(parts["coarse"]):
-        train_coarse(options, plan, parts["coarse"])
+        train_coarse(options, recipe, parts["coarse"])
     if not (finished(parts["mask"]) and finished(parts["unguided"])):
-        train_classifiers(options, plan, parts)
+        train_classifiers(options, recipe, parts)
     if not finished(parts["enhanced"]):
-        train_enhanced(options, plan, parts)
+        train_enhanced(options, recipe, parts)
     return gather(parts, options.out / "best.pt")
 
 
@@ -162,7 +162,7 @@ def start(model: nn.Module, options: RecipeOptions) -> nn.Module | None:
     return model.encoder if isinstance(model, MobileCoarseSN) else model.backbone
 
 
-def load_masked(options: RecipeOptions, plan: Plan) -> tuple[Pairs, validation.Validation]:
+def load_masked(options: RecipeOptions, recipe: MutualRecipe) -> tuple[Pairs, validation.MaskValidation]:
     """Training batches and validation of the segmentation networks."""
     data = options.data_folder()
     training, held_out = (
@@ -170,23 +170,23 @@ def load_masked(options: RecipeOptions, plan: Plan) -> tuple[Pairs, validation.V
     )
     if options.smoke:
         training, held_out = training[:8], held_out[:4]
-    images, masks = load_pairs(training, plan.size * 4 // 3)
-    return Pairs(images, masks, plan.size, plan.batch_size), validation.Validation(held_out, plan.size)
+    images, masks = load_pairs(training, recipe.size * 4 // 3)
+    return Pairs(images, masks, recipe.size, recipe.batch_size), validation.MaskValidation(held_out, recipe.size)
 
 
-def train_coarse(options: RecipeOptions, plan: Plan, best: Path) -> None:
+def train_coarse(options: RecipeOptions, recipe: MutualRecipe, best: Path) -> None:
     """Step 1: coarse-SN."""
-    batches, held_out = load_masked(options, plan)
+    batches, held_out = load_masked(options, recipe)
     torch.manual_seed(options.seed)
-    model = BACKBONES[plan.backbone][0](**plan.segment)
+    model = BACKBONES[recipe.backbone][0](**recipe.segment)
     taught = start(model, options)
-    run = Run("segment_coarse_sn", plan.network(0), plan.segment, best.parent, best_by="jaccard")
-    optimise = optimiser(model, taught, plan.rate)
+    run = TrainingRun("segment_coarse_sn", recipe.network(0), recipe.segment, best.parent, best_by="jaccard")
+    optimise = optimiser(model, taught, recipe.rate)
     fit(model, dice_rank_step, batches, held_out, run=run, optimiser=optimise, **budget(options, "coarse"))
     validation.calibrate(best, held_out)
 
 
-class GuidedValidation(Validation):
+class GuidedValidation(DiagnosisValidation):
     """AUC by class on whole pictures with the masks that coarse-SN finds."""
 
     def __init__(self, pictures: Guided) -> None:
@@ -196,31 +196,36 @@ class GuidedValidation(Validation):
         self.classes = DIAGNOSES
 
 
-def train_classifiers(options: RecipeOptions, plan: Plan, parts: dict[str, Path]) -> None:
+def train_classifiers(options: RecipeOptions, recipe: MutualRecipe, parts: dict[str, Path]) -> None:
     """Steps 2 and 3: mask-CN with coarse-SN frozen, and the control."""
     data, segment = options.data_folder(), lesion_finder(parts["coarse"], "segment_coarse_sn")
     training, held_out = (labelled(data, split) for split in ("train", "val"))
     if options.smoke:
         training, held_out = training[:8], held_out[-4:]
-    pictures = load_guided(training, plan.size * 4 // 3, segment)
-    checked = load_guided(held_out, plan.size, segment)
+    pictures = load_guided(training, recipe.size * 4 // 3, segment)
+    checked = load_guided(held_out, recipe.size, segment)
     if not finished(parts["mask"]):
-        views = GuidedViews(pictures, plan.size, plan.batch_size)
-        train_classifier(options, plan, parts["mask"], views, checked, budget(options, "mask"))
+        views = GuidedViews(pictures, recipe.size, recipe.batch_size)
+        train_classifier(options, recipe, parts["mask"], views, checked, budget(options, "mask"))
     if not finished(parts["unguided"]):
         # As many epochs, not minutes: other work on the machine must not decide which of the two learns more.
         epochs = torch.load(parts["mask"].with_name("last.pt"), weights_only=True)["state"]["epoch"]
         length = budget(options, "unguided") | {"epochs": epochs, "minutes": None, "patience": None}
-        views = GuidedViews(pictures, plan.size, plan.batch_size, guided=False)
-        train_classifier(options, plan, parts["unguided"], views, checked.unguided(), length)
+        views = GuidedViews(pictures, recipe.size, recipe.batch_size, guided=False)
+        train_classifier(options, recipe, parts["unguided"], views, checked.unguided(), length)
 
 
 def train_classifier(
-    options: RecipeOptions, plan: Plan, best: Path, views: GuidedViews, checked: Guided, length: dict[str, Any]
+    options: RecipeOptions,
+    recipe: MutualRecipe,
+    best: Path,
+    views: GuidedViews,
+    checked: Guided,
+    length: dict[str, Any],
 ) -> None:
     """mask-CN or its control: the same network, loss, order of pictures and first weights."""
     torch.manual_seed(options.seed)
-    model = BACKBONES[plan.backbone][1](**plan.classify)
+    model = BACKBONES[recipe.backbone][1](**recipe.classify)
     taught = start(model, options)
     weights = class_weights(views.pictures.labels.tolist(), len(DIAGNOSES))
     held_out = GuidedValidation(checked)
@@ -230,29 +235,29 @@ def train_classifier(
         logits = model(images.float() / 255, masks.float() / 255)[0]
         return balanced_cross_entropy(logits, labels, weights.to(logits.device), smoothing=0.1)
 
-    recipe = "classify_mask_cn" if views.guided else "classify_unguided"
-    run = Run(recipe, plan.network(1), plan.classify, best.parent, best_by="mean_auc")
-    optimise = optimiser(model, taught, plan.rate)
+    name = "classify_mask_cn" if views.guided else "classify_unguided"
+    run = TrainingRun(name, recipe.network(1), recipe.classify, best.parent, best_by="mean_auc")
+    optimise = optimiser(model, taught, recipe.rate)
     fit(model, loss_step, views, held_out, run=run, optimiser=optimise, **length)
     calibrate(best, held_out)
 
 
-def train_enhanced(options: RecipeOptions, plan: Plan, parts: dict[str, Path]) -> None:
+def train_enhanced(options: RecipeOptions, recipe: MutualRecipe, parts: dict[str, Path]) -> None:
     """Step 4: enhanced-SN with coarse-SN and mask-CN frozen, from coarse-SN's weights."""
-    batches, held_out = load_masked(options, plan)
+    batches, held_out = load_masked(options, recipe)
     torch.manual_seed(options.seed)
-    hyper: dict[str, Any] = {"backbone": plan.backbone, "segment": plan.segment, "classify": plan.classify}
+    hyper: dict[str, Any] = {"backbone": recipe.backbone, "segment": recipe.segment, "classify": recipe.classify}
     model = MutualSN(**hyper)
     coarse = checkpoint.load(parts["coarse"], recipe="segment_coarse_sn")
     model.coarse.load_state_dict(coarse.state)
     model.guide.load_state_dict(checkpoint.load(parts["mask"], recipe="classify_mask_cn").state)
-    # Its own layer for the map is missing there; the temperature is its own, and fitted anew.
+    # Its own layer for the map is missing there; the temperature is its own, and fitted again.
     learned = {name: value for name, value in coarse.state.items() if name != "temperature"}
     model.enhanced.load_state_dict(learned, strict=False)
-    run = Run("segment_mb_dcnn", "mutual.MutualSN", hyper, parts["enhanced"].parent, best_by="jaccard")
+    run = TrainingRun("segment_mb_dcnn", "mutual.MutualSN", hyper, parts["enhanced"].parent, best_by="jaccard")
     taught = model.enhanced.encoder
     assert isinstance(taught, nn.Module)  # noqa: S101 - both backbones' networks have one
-    optimise = optimiser(model, taught, plan.rate / 2)
+    optimise = optimiser(model, taught, recipe.rate / 2)
     fit(model, dice_rank_step, batches, held_out, run=run, optimiser=optimise, **budget(options, "enhanced"))
     validation.calibrate(parts["enhanced"], held_out)
 

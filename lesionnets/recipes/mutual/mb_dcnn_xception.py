@@ -11,12 +11,12 @@ from pathlib import Path
 from lesionnets.recipes.mutual import mb_dcnn
 from lesionnets.training import RecipeOptions
 
-XCEPTION = mb_dcnn.Plan("xception", size=224, rate=5e-4)
+XCEPTION = mb_dcnn.MutualRecipe("xception", size=224, rate=5e-4)
 _NARROW = {"width": 0.125, "blocks": 1}
-SMALL_XCEPTION = mb_dcnn.Plan("xception", size=64, batch_size=4, rate=5e-4, width=(_NARROW, _NARROW))
+SMALL_XCEPTION = mb_dcnn.MutualRecipe("xception", size=64, batch_size=4, rate=5e-4, width=(_NARROW, _NARROW))
 
 
 def train(options: RecipeOptions) -> Path:
     """As :func:`lesionnets.recipes.mutual.mb_dcnn.train`, without weights from elsewhere."""
-    plan = SMALL_XCEPTION if options.smoke else XCEPTION
-    return mb_dcnn.bootstrap(options, plan.at_width(options.width))
+    recipe = SMALL_XCEPTION if options.smoke else XCEPTION
+    return mb_dcnn.bootstrap(options, recipe.at_width(options.width))

@@ -23,8 +23,8 @@ from lesionnets.losses.perceptual import PerceptualFeatures, imagenet_features
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.purify.partial_purifier import PartialPurifier, grown
 from lesionnets.nets.tflite import imagenet_weights
-from lesionnets.recipes.purify.purify_unet import Validation, map_loss
-from lesionnets.training import RecipeOptions, Run, device, fit
+from lesionnets.recipes.purify.purify_unet import HairValidation, map_loss
+from lesionnets.training import RecipeOptions, TrainingRun, device, fit
 
 NAME = "purify_partial"
 MINUTES = 25.0
@@ -87,8 +87,8 @@ def train(options: RecipeOptions) -> Path:
         OccludedPairs(
             backgrounds, crop=64 if smoke else 192, batch_size=4 if smoke else 8, steps=2 if smoke else 100
         ),
-        Validation([image for _, image in least_covered(held_out, 24)], phantoms=1 if smoke else 16),
-        run=Run(NAME, "partial_purifier.PartialPurifier", hyper, options.out, best_by="score"),
+        HairValidation([image for _, image in least_covered(held_out, 24)], phantoms=1 if smoke else 16),
+        run=TrainingRun(NAME, "partial_purifier.PartialPurifier", hyper, options.out, best_by="score"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-3),
         **options.limits(MINUTES, PATIENCE),
         validate_every=4,

@@ -35,7 +35,7 @@ from lesionnets.graphs.purify import ENLARGED, LONG_SIDE, THRESHOLD
 from lesionnets.nets.purify.folded import FoldedUNet
 from lesionnets.nets.purify.purifier import Purifier
 from lesionnets.nets.sizes import scaled
-from lesionnets.training import RecipeOptions, Run, device, fit
+from lesionnets.training import RecipeOptions, TrainingRun, device, fit
 
 NAME = "purify_unet"
 MINUTES = 40.0
@@ -91,7 +91,7 @@ def purify(model: nn.Module, image: Image) -> Image:
     return np.where(((probability >= THRESHOLD) & differs)[..., None], fill, image).astype(np.uint8)
 
 
-class Validation:
+class HairValidation:
     """Error inside hair and change outside: of hair drawn on the barest images and on phantoms, and of real hair.
 
     Args:
@@ -140,7 +140,7 @@ def train(options: RecipeOptions) -> Path:
     bank = make_bank(layers, lift(hairy, processes=processes), seed=options.seed, processes=processes)
     backgrounds = load_backgrounds(training, most_covered=1.0 if smoke else 0.03)
     backgrounds += phantom_backgrounds(1 if smoke else 40, seed=100_000)
-    validation = Validation(
+    validation = HairValidation(
         [image for _, image in least_covered(held_out, 24)],
         most_covered(held_out, 1 if smoke else 16),
         phantoms=1 if smoke else 8,
@@ -155,7 +155,7 @@ def train(options: RecipeOptions) -> Path:
         loss_step,
         LaidOver(backgrounds, bank, where, crop=crop, batch_size=batch_size, steps=2 if smoke else 100),
         validation,
-        run=Run(NAME, "purifier.Purifier", {"widths": widths}, options.out, best_by="score"),
+        run=TrainingRun(NAME, "purifier.Purifier", {"widths": widths}, options.out, best_by="score"),
         optimiser=torch.optim.AdamW(
             model.parameters(), lr=RATE if options.init is None else FINE_RATE, weight_decay=1e-3
         ),

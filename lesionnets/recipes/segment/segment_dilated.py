@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionnets.nets.segment.dilated_unet import DilatedUNet
-from lesionnets.segmenter_training import Plan, train_segmenter
+from lesionnets.segmenter_training import SegmenterRecipe, train_segmenter
 from lesionnets.training import RecipeOptions
 
 RATE = 1e-3
@@ -36,10 +36,10 @@ def train(options: RecipeOptions) -> Path:
     Raises:
         UsageError: If the data folder or its parts are missing or do not fit.
     """
-    plan = Plan(
-        recipe="segment_dilated",
+    recipe = SegmenterRecipe(
+        name="segment_dilated",
         network=DilatedUNet,
         hyper={"width": options.width_or(WIDTH)},
         optimiser=lambda model: torch.optim.Adam(model.parameters(), lr=RATE),
     )
-    return train_segmenter(options, plan, loss_step)
+    return train_segmenter(options, recipe, loss_step)

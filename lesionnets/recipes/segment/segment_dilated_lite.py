@@ -13,7 +13,7 @@ import torch
 from lesionnets.nets.efficient_lite import EfficientLite, load_imagenet
 from lesionnets.nets.segment.dilated_unet_lite import DilatedUNetLite
 from lesionnets.recipes.segment.segment_dilated import RATE, WIDTH, loss_step
-from lesionnets.segmenter_training import Plan, train_segmenter
+from lesionnets.segmenter_training import SegmenterRecipe, train_segmenter
 from lesionnets.training import RecipeOptions
 
 FROZEN = 3
@@ -40,10 +40,10 @@ def train(options: RecipeOptions) -> Path:
     Raises:
         UsageError: If the data folder, its parts or the weights are missing, or images and masks do not fit.
     """
-    plan = Plan(
-        recipe="segment_dilated_lite",
+    recipe = SegmenterRecipe(
+        name="segment_dilated_lite",
         network=DilatedUNetLite,
         hyper={"width": options.width_or(WIDTH)},
         optimiser=optimiser,
     )
-    return train_segmenter(options, plan, loss_step, prepare=load_imagenet_encoder)
+    return train_segmenter(options, recipe, loss_step, prepare=load_imagenet_encoder)

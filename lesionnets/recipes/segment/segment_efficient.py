@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from lesionnets.nets.segment.efficient_unet import EfficientUNet
-from lesionnets.segmenter_training import Plan, overlap_step, train_segmenter
+from lesionnets.segmenter_training import SegmenterRecipe, overlap_step, train_segmenter
 from lesionnets.training import RecipeOptions
 
 DROPOUT = 0.2
@@ -29,8 +29,8 @@ def train(options: RecipeOptions) -> Path:
     Raises:
         UsageError: If the data folder or its parts are missing or do not fit.
     """
-    plan = Plan(
-        recipe="segment_efficient",
+    recipe = SegmenterRecipe(
+        name="segment_efficient",
         network=EfficientUNet,
         hyper={
             "width": options.width_or(WIDTH),
@@ -39,4 +39,4 @@ def train(options: RecipeOptions) -> Path:
         },
         optimiser=lambda model: torch.optim.Adam(model.parameters(), lr=RATE),
     )
-    return train_segmenter(options, plan, overlap_step)
+    return train_segmenter(options, recipe, overlap_step)

@@ -21,7 +21,7 @@ from lesionnets.data.sources.folds import split_samples
 from lesionnets.nets.efficient_lite import load_imagenet
 from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.nets.segment.unet_lite import UNetLite
-from lesionnets.training import RecipeOptions, Run, device, fit
+from lesionnets.training import RecipeOptions, TrainingRun, device, fit
 
 VERSION = 0
 SIZE = 256
@@ -99,7 +99,7 @@ def train_one(
         loss_step,
         pairs,
         lambda network: measure(network, held_out, size),
-        run=Run("segment_lite", checkpoint.name_of(UNetLite), hyper, options.out, best_by="jaccard"),
+        run=TrainingRun("segment_lite", checkpoint.name_of(UNetLite), hyper, options.out, best_by="jaccard"),
         optimiser=optimiser(model),
         validate_every=10**6,
         ema_decay=0.995,

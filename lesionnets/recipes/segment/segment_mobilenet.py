@@ -14,7 +14,7 @@ import torch
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
 from lesionnets.nets.tflite import imagenet_weights, load_mobilenet
-from lesionnets.segmenter_training import Plan, overlap_step, train_segmenter
+from lesionnets.segmenter_training import SegmenterRecipe, overlap_step, train_segmenter
 from lesionnets.training import RecipeOptions
 
 SIZE = 192
@@ -56,12 +56,12 @@ def train(options: RecipeOptions) -> Path:
         model.load_encoder(backbone)
         model.encoder[:FROZEN].requires_grad_(requires_grad=False)
 
-    plan = Plan(
-        recipe="segment_mobilenet",
+    recipe = SegmenterRecipe(
+        name="segment_mobilenet",
         network=UNetMobileNet,
         hyper={"width": options.width_or(WIDTH, smoke=0.25)},
         size=SIZE,
         minutes=MINUTES,
         optimiser=optimiser,
     )
-    return train_segmenter(options, plan, overlap_step, prepare=load_imagenet)
+    return train_segmenter(options, recipe, overlap_step, prepare=load_imagenet)

@@ -31,7 +31,7 @@ from lesionnets.losses.overlap import bce_dice_loss
 from lesionnets.nets.efficient_lite import EfficientLite, load_imagenet
 from lesionnets.nets.segment.extractors import Lite
 from lesionnets.nets.segment.one_shot import OneShot
-from lesionnets.training import Learning, RecipeOptions, Run, device, fit
+from lesionnets.training import Learning, RecipeOptions, TrainingRun, device, fit
 
 SIZE = 128
 """Side of the network's input in pixels; the paper's is 224."""
@@ -77,7 +77,7 @@ def train(options: RecipeOptions) -> Path:
         partial(loss_step, learning=options.learning),
         Alternate(*domains, steps),
         Examination.of(shown, asked, size),
-        run=Run("segment_oneshot", checkpoint.name_of(OneShot), hyper, options.out, best_by="dice"),
+        run=TrainingRun("segment_oneshot", checkpoint.name_of(OneShot), hyper, options.out, best_by="dice"),
         optimiser=optimiser(model),
         validate_every=10**6,
         ema_decay=0.995,
@@ -104,7 +104,7 @@ Domains = tuple[Episodes | None, Episodes | None]
 
 
 def live(options: RecipeOptions, seen: Sequence[Sample], size: int, batch: int) -> Domains:
-    """Both domains, augmented anew each time."""
+    """Both domains, augmented differently each time."""
     skin = things = None
     if options.learning is not Learning.NATURAL:
         album = album_of(seen, round(size * MARGIN))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lesionnets.losses.balanced import balanced_pixel_loss
 from lesionnets.nets.segment.side_layers import Scores, SideLayersVgg
-from lesionnets.segmenter_training import Plan, train_segmenter
+from lesionnets.segmenter_training import SegmenterRecipe, train_segmenter
 from lesionnets.training import RecipeOptions
 
 SIZE = 128
@@ -41,11 +41,11 @@ def train(options: RecipeOptions) -> Path:
     Raises:
         UsageError: If the data folder or its parts are missing or do not fit.
     """
-    plan = Plan(
-        recipe="segment_side_layers",
+    recipe = SegmenterRecipe(
+        name="segment_side_layers",
         network=SideLayersVgg,
         hyper={"width": options.width_or(WIDTH), "scales": SCALES},
         size=SIZE,
         optimiser=lambda model: torch.optim.Adam(model.parameters(), lr=RATE),
     )
-    return train_segmenter(options, plan, loss_step)
+    return train_segmenter(options, recipe, loss_step)

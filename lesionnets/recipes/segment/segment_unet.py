@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lesionnets.nets.segment.unet import UNet
-from lesionnets.segmenter_training import Plan, overlap_step, train_segmenter
+from lesionnets.segmenter_training import SegmenterRecipe, overlap_step, train_segmenter
 from lesionnets.training import RecipeOptions
 
 RATE = 3e-3
@@ -25,10 +25,10 @@ def train(options: RecipeOptions) -> Path:
     Raises:
         UsageError: If the data folder or its parts are missing or do not fit.
     """
-    plan = Plan(
-        recipe="segment_unet",
+    recipe = SegmenterRecipe(
+        name="segment_unet",
         network=UNet,
         hyper={"width": options.width_or(WIDTH)},
         optimiser=lambda model: torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-2),
     )
-    return train_segmenter(options, plan, overlap_step)
+    return train_segmenter(options, recipe, overlap_step)

@@ -129,7 +129,7 @@ def run(
 
 def samples(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the images.")],
-    count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 24,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 24,
     seed: Annotated[
         str, typer.Option("--seed", help="A number or any text; the same seed gives the same images.")
     ] = "0",

@@ -90,7 +90,7 @@ def _nothing_failed(one: Standing, reason: str | None) -> str:
 def reconcile(home: options.Home = options.DEFAULT_HOME) -> None:
     """Rebuild Redis from the object store and go on with every batch that is not closed.
 
-    The orchestrator does so by itself when Redis has lost its data; this command does it now, and also finds
+    The orchestrator does so on its own when Redis has lost its data; this command does it now, and also finds
     batches whose control was lost.
     """
     _, store, ledger = options.connect(home)

@@ -1,4 +1,4 @@
-"""What a walk through inputs yields: candidates for images, and things that are none."""
+"""What a walk through inputs yields: candidates for images, and things that are no images."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Candidate:
         read: Reads the bytes, which must be uploaded if there is no ``uri``; raises :class:`DermbatchError`.
         uri: The object or file in which workers find it.
         size: Bytes.
-        refusal: Why it is no input.
+        refusal: Why it cannot be processed.
         etag: ETag of the object that holds it.
         sha256: SHA-256 of its bytes, if they have been read and uploaded.
         earlier: The result that this image's is to be compared with.
         frame: Which frame of a DICOM file of several, from 1; those of one file follow each other and share
             ``read``.
         packed: Whether it is in an archive, so that reading means unpacking.
-        position: Where a walk goes on after it.
+        position: Where a walk resumes after it.
         may_have_text: Known for a copy that was de-identified earlier.
     """
 
@@ -52,7 +52,7 @@ class Skipped:
 
     Attributes:
         name: What the user calls it.
-        position: Where a walk goes on after it.
+        position: Where a walk resumes after it.
         why: It is a system file or hidden; it is a result of Dermbatch; or it is no image.
     """
 

@@ -216,5 +216,5 @@ def _plain(name: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """The same without an ending that tells of DICOM."""
+    """The same without an ending that says DICOM."""
     return _SUFFIX.sub("", _plain(name))

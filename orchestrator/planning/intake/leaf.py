@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from dermbatch.archives.archive import Member, is_archive_name, is_compressed_name
+from dermbatch.archives.archive import ArchiveMember, is_archive_name, is_compressed_name
 from dermbatch.archives.sidecars import is_sidecar
 from dermbatch.audit import Audit
 from dermbatch.errors import PermanentError
@@ -251,7 +251,7 @@ class Packed(Leaf):
 
     packed = True
 
-    def __init__(self, member: Member, archive: Leaf, *, unpack: bool) -> None:
+    def __init__(self, member: ArchiveMember, archive: Leaf, *, unpack: bool) -> None:
         inside = (*member.within, member.name)
         below = [f"{path}/{name}" for path in archive.paths for name in inside]
         super().__init__(f"{archive.name}/{member.name}", member.name, (*archive.paths, *(below or inside)))

@@ -16,7 +16,7 @@ _Files = list[tuple[str, Kind]]
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeLeaf:
     """Something in a tree that is not walked into.
 
     Attributes:
@@ -37,7 +37,7 @@ class Entry:
 
 def leaves(
     root: Path, *, after: str | None = None, again: bool = False, leave_out: Path | None = None
-) -> Iterator[Entry]:
+) -> Iterator[TreeLeaf]:
     """Everything in a tree, without hidden and system folders.
 
     Only the names of one folder, and of the folders above it, are in memory at a time.
@@ -54,15 +54,15 @@ def leaves(
 
 def _below(
     folder: Path, parts: tuple[str, ...], passed: tuple[str, ...], again: bool, leave_out: Path | None
-) -> Iterator[Entry]:
+) -> Iterator[TreeLeaf]:
     try:
         files, folders = _behind(*_listed(folder), passed, again)
     except OSError as error:
         if passed != ("",):
-            yield Entry(folder, "/".join(parts), _place((*parts, "")), "closed", str(error.strerror))
+            yield TreeLeaf(folder, "/".join(parts), _place((*parts, "")), "closed", str(error.strerror))
         return
     for name, kind in files:
-        yield Entry(folder / name, "/".join((*parts, name)), _place((*parts, name)), kind)
+        yield TreeLeaf(folder / name, "/".join((*parts, name)), _place((*parts, name)), kind)
     for name in folders:
         if folder / name != leave_out:
             inside = passed[1:] if passed[:1] == (name,) else ()

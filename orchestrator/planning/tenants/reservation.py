@@ -38,7 +38,7 @@ class QuotaSpent(UsageError):
     Args:
         message: What the tenant has, and what was asked.
         images: How many images it allows the batch in all; none if unlimited.
-        size: How many bytes; likewise.
+        size: How many bytes, in the same way.
     """
 
     def __init__(self, message: str, images: int | None, size: int | None) -> None:
@@ -107,7 +107,7 @@ class Reservation:
         self._check(reservations(self._store, self._tenant)[0], quota, images, size)
 
     def end(self) -> None:
-        """Give the room back; a batch that exists counts by itself."""
+        """Give the room back; a batch that exists is counted itself."""
 
         def without(book: Reservations) -> Reservations | None:
             kept = {name: one for name, one in book.batches.items() if name != self._batch}

@@ -204,3 +204,8 @@ def _by_label(probabilities: pa.Array, rows: int) -> Iterable[tuple[str, pa.Arra
         missing: npt.NDArray[np.bool_] = np.ones(rows, bool)
         values[parents[mine]], missing[parents[mine]] = p[mine], False
         yield name, pa.array(values, mask=missing)
+
+
+def truths(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """A column of truth values; a missing one counts as false."""
+    return np.asarray(column.fill_null(False), np.bool_)

@@ -88,7 +88,7 @@ class ObjectFiles:
 class DiskWatch:
     """Notices that ministack could not write an object to the disk.
 
-    It answers 200 all the same and keeps the object only in memory, so a full disk would lose results silently.
+    It answers 200 anyway and keeps the object only in memory, so a full disk would lose results silently.
 
     Args:
         log: ministack's log, which shows such a failure.

@@ -39,7 +39,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 
-class Refused(Exception):
+class RequestDenied(Exception):
     """A request that is not let in; its text is S3's error code."""
 
 
@@ -65,7 +65,7 @@ class S3Door:
         elif scope["type"] == "http":
             try:
                 receive = await self._checked(scope, receive)
-            except Refused as refused:
+            except RequestDenied as refused:
                 await _refuse(send, str(refused))
             else:
                 await self._app(scope, receive, send)
@@ -77,7 +77,7 @@ class S3Door:
         if scope["path"] == HEALTH and scope["method"] in {"GET", "HEAD"}:
             return receive
         if scope["path"].startswith("/_") or scope["path"] == "/health":
-            raise Refused("AccessDenied")
+            raise RequestDenied("AccessDenied")
         payload = self.check_signature(scope["method"], scope["raw_path"], scope["query_string"], headers)
         return await _whole(receive, payload) if _DIGEST.fullmatch(payload) else receive
 
@@ -90,30 +90,30 @@ class S3Door:
         header = _only(headers, b"authorization")
         credential, signed, given = (found.search(header) for found in (_CREDENTIAL, _SIGNED, _SIGNATURE))
         if not header.startswith(_ALGORITHM) or credential is None or signed is None or given is None:
-            raise Refused("AccessDenied")
+            raise RequestDenied("AccessDenied")
         key, day, region = credential.groups()
         if not hmac.compare_digest(key, self._key):
-            raise Refused("InvalidAccessKeyId")
+            raise RequestDenied("InvalidAccessKeyId")
         names = signed[1].split(";")
         at, payload = _only(headers, b"x-amz-date"), _only(headers, b"x-amz-content-sha256")
         ours = {name.decode() for name, _ in headers if name.startswith(b"x-amz-")}
         if not {"host", "x-amz-date", *ours} <= set(names):
-            raise Refused("AccessDenied")
+            raise RequestDenied("AccessDenied")
         self._check_time(at, day)
         request = canonical(method, path, query, headers, names, payload)
         text = f"{_ALGORITHM}\n{at}\n{day}/{region}/s3/aws4_request\n{hashlib.sha256(request).hexdigest()}"
         right = hmac.new(_signing_key(self._secret, day, region), text.encode(), hashlib.sha256).hexdigest()
         if not hmac.compare_digest(right, given[1]):
-            raise Refused("SignatureDoesNotMatch")
+            raise RequestDenied("SignatureDoesNotMatch")
         return payload
 
     def _check_time(self, at: str, day: str) -> None:
         try:
             then = datetime.strptime(at, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         except ValueError as error:
-            raise Refused("AccessDenied") from error
+            raise RequestDenied("AccessDenied") from error
         if at[:8] != day or abs((self._now() - then).total_seconds()) > _SKEW:
-            raise Refused("RequestTimeTooSkewed")
+            raise RequestDenied("RequestTimeTooSkewed")
 
 
 def check_caller(method: str, headers: Headers) -> None:
@@ -127,13 +127,13 @@ def check_caller(method: str, headers: Headers) -> None:
     """
     names = {name for name, _ in headers}
     if method == "OPTIONS" or names & {b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"referer"}:
-        raise Refused("AccessDenied")
+        raise RequestDenied("AccessDenied")
     try:
         host = urlsplit(f"//{_only(headers, b'host')}").hostname
     except ValueError:
         host = None
     if host not in _HOSTS:
-        raise Refused("AccessDenied")
+        raise RequestDenied("AccessDenied")
 
 
 def canonical(
@@ -160,7 +160,7 @@ def _only(headers: Headers, name: bytes) -> str:
     """The value of a header that must occur exactly once."""
     values = [value for known, value in headers if known == name]
     if len(values) != 1:
-        raise Refused("AccessDenied")
+        raise RequestDenied("AccessDenied")
     return values[0].decode("latin-1").strip()
 
 
@@ -186,7 +186,7 @@ async def _whole(receive: Receive, digest: str) -> Receive:
         body += message.get("body", b"")
         more = message.get("more_body", False)
     if not hmac.compare_digest(hashlib.sha256(body).hexdigest(), digest):
-        raise Refused("XAmzContentSHA256Mismatch")
+        raise RequestDenied("XAmzContentSHA256Mismatch")
     left = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def again() -> MutableMapping[str, Any]:

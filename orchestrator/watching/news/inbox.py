@@ -1,4 +1,4 @@
-"""The inbox: objects that notifications tell of, until the watcher looks at them."""
+"""The inbox: objects that notifications have announced, until the watcher looks at them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Inbox:
     def __init__(self, room: int) -> None:
         self._room = room
         self._events: dict[ObjectEvent, None] = {}
-        self._come = threading.Condition()
+        self._arrived = threading.Condition()
 
     def put(self, events: Sequence[ObjectEvent]) -> None:
         """Keep events.
@@ -28,28 +28,28 @@ class Inbox:
         Raises:
             queue.Full: If there is no room for all of them; then none is kept.
         """
-        with self._come:
+        with self._arrived:
             new = [event for event in dict.fromkeys(events) if event not in self._events]
             if len(self._events) + len(new) > self._room:
                 raise queue.Full
             self._events.update(dict.fromkeys(new))
-            self._come.notify_all()
+            self._arrived.notify_all()
 
     def put_back(self, events: Iterable[ObjectEvent]) -> None:
         """Put back events that could not be handled, before all others and regardless of room."""
-        with self._come:
+        with self._arrived:
             self._events = {**dict.fromkeys(events), **self._events}
 
     def take(self, most: int) -> list[ObjectEvent]:
-        """Take out up to this many, those that came first."""
-        with self._come:
+        """Take out up to this many, in order of arrival."""
+        with self._arrived:
             taken = list(islice(self._events, most))
             for event in taken:
                 del self._events[event]
             return taken
 
     def wait(self, seconds: float) -> None:
-        """Wait until there is something, or for so long."""
-        with self._come:
+        """Wait until there is something, at most this many seconds."""
+        with self._arrived:
             if not self._events:
-                self._come.wait(seconds)
+                self._arrived.wait(seconds)

@@ -53,7 +53,7 @@ class Gathering:
 
     Args:
         store: Where it is.
-        ledger: Is told of its growth.
+        ledger: Is told about its growth.
         batch: Its record.
         etag: ETag of the record.
 

@@ -100,7 +100,7 @@ def recall(store: ObjectStore, ledger: Ledger, check: Callable[[], None]) -> Mem
 
     Args:
         store: Where it is.
-        ledger: Is told of what the batches have grown to.
+        ledger: Is told what the batches have grown to.
         check: Called before anything is written; raises where this watcher is not to write.
 
     Raises:

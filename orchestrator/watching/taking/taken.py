@@ -64,7 +64,7 @@ class Taken:
 
 
 def is_still(store: ObjectStore, bucket: str, info: ObjectInfo) -> bool:
-    """Whether an object written anew, whose ETag stayed, is the same: where its ETag is the MD5 of its bytes.
+    """Whether an object that was overwritten, with the same ETag, is the same: if that is the MD5 of its bytes.
 
     Raises:
         StoreUnavailable, StoreRefused: If the store fails.

@@ -173,7 +173,7 @@ class Taker:
 
 
 def _but_first(images: int, items: Iterator[Item]) -> Iterator[Item]:
-    """What a walk finds, but for the first images, and those whose object is gone meanwhile."""
+    """What a walk finds, except for the first images, and those whose object is gone meanwhile."""
     for item in items:
         if isinstance(item, Candidate):
             if item.refusal is not None and item.refusal.reason == ObjectNotFound.reason:

@@ -69,7 +69,7 @@ async function begin() {
     window.openedVersion = draft.opened ?? known.next_version;
     dirty = true;
     if (draft.pending) return send(draft.pending).catch(complain);
-    return note("draft", `What you drew ${new Date(draft.at).toLocaleString()} was not kept yet: here it is.`, ["Begin anew", async () => { await drafts.drop(draftName); location.reload(); }]);
+    return note("draft", `What you drew ${new Date(draft.at).toLocaleString()} was not kept yet: here it is.`, ["Start over", async () => { await drafts.drop(draftName); location.reload(); }]);
   }
   const mine = last(person);
   const masks = new Map([[LESION, mine?.mask ? Mask.ofCounts(mine.mask.counts, width, height) : new Mask(width, height)]]);
@@ -212,15 +212,15 @@ async function conflict() {
   const newer = Object.fromEntries(Object.entries(known.newer).filter(([stage, key]) => stages[stage] !== key));
   if (Object.keys(newer).length) {
     const which = Object.keys(newer).join(" and ");
-    let anew = null;
+    let newest = null;
     if (newer.segment && !handed.blind) {
-      anew = await json(`${here}/masks/model?newer=true`);
-      viewer.overs.set("newer", { lines: anew.outline, colour: "#40c4ff", opacity: 1, on: true });
+      newest = await json(`${here}/masks/model?newer=true`);
+      viewer.overs.set("newer", { lines: newest.outline, colour: "#40c4ff", opacity: 1, on: true });
       viewer.draw();
     }
-    note("newer", `Run anew since this image was shown: ${which}${anew ? ` (${anew.model.name}@${anew.model.version}; its outline is blue)` : ""}. Nothing is overwritten: what do you keep?`,
-      ["Keep my drawing all the same", () => { despite = newer; keep().catch(complain); }],
-      ...(anew ? [["Begin from the newer mask", () => { editor.choose(LESION); editor.become(Mask.ofCounts(anew.counts, ...viewer.size)); stages = { ...stages, ...newer }; despite = {}; handed.blank = false; drop("newer"); }]] : []));
+    note("newer", `Run again since this image was shown: ${which}${newest ? ` (${newest.model.name}@${newest.model.version}; its outline is blue)` : ""}. Nothing is overwritten: what do you keep?`,
+      ["Keep my drawing anyway", () => { despite = newer; keep().catch(complain); }],
+      ...(newest ? [["Begin from the newer mask", () => { editor.choose(LESION); editor.become(Mask.ofCounts(newest.counts, ...viewer.size)); stages = { ...stages, ...newer }; despite = {}; handed.blank = false; drop("newer"); }]] : []));
   }
   if (isBehind()) {
     const mine = last(person);
@@ -318,7 +318,7 @@ async function hold(first = false) {
     if (error.reason !== "not_leased") { if (first) throw error; return; }
     if (first) handed = { blind: false, blank: false, returned: null, ...Object.fromEntries(Object.entries(await stand()).filter(([name]) => name === "blind")) };
     if (!dirty && last(person)) return;
-    note("lease", "Others have this image by now, or you have decided it. What you draw can be kept all the same.");
+    note("lease", "Others have this image by now, or you have decided it. What you draw can be kept anyway.");
   }
 }
 

@@ -23,7 +23,7 @@ from orchestrator.batches.entries import named
 from orchestrator.batches.summary import read_summary
 from orchestrator.cli import options
 from orchestrator.cli.app import out, warn
-from orchestrator.metering.bill import Line, bill, total, unpriced
+from orchestrator.metering.bill import BillLine, bill, total, unpriced
 from orchestrator.metering.prices import Prices, load_prices
 from orchestrator.metering.reading import Counted, count, standing
 from orchestrator.metering.signature import KEY_FILE, ReportSignature, kept_key, public_of, wrong
@@ -34,7 +34,7 @@ _NAMED = 3
 
 
 reports = typer.Typer(
-    name="report", help="Whether the report of a batch is what was signed.", no_args_is_help=True
+    name="report", help="Check that the report of a batch is what was signed.", no_args_is_help=True
 )
 
 
@@ -110,7 +110,7 @@ def _counted(store: ObjectStore, tenant: str | None, month: str) -> Counted:
     return counted
 
 
-def _table(lines: Sequence[Line], prices: Prices | None) -> Table:
+def _table(lines: Sequence[BillLine], prices: Prices | None) -> Table:
     currency = prices.currency if prices else ""
     table = Table(title=f"Usage: {total(lines):,} {currency}" if prices else "Usage", title_justify="left")
     for column in _COLUMNS[:4]:
@@ -129,7 +129,7 @@ def _table(lines: Sequence[Line], prices: Prices | None) -> Table:
     return table
 
 
-def _write_csv(lines: Sequence[Line], prices: Prices | None) -> None:
+def _write_csv(lines: Sequence[BillLine], prices: Prices | None) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for line in lines:
@@ -137,7 +137,7 @@ def _write_csv(lines: Sequence[Line], prices: Prices | None) -> None:
         writer.writerow([*row, prices.currency if prices else ""])
 
 
-def _numbers(line: Line, *, grouped: bool) -> tuple[str, str, str]:
+def _numbers(line: BillLine, *, grouped: bool) -> tuple[str, str, str]:
     """Quantity, price and amount; exactly, without exponents."""
 
     def text(number: Decimal | None) -> str:

@@ -13,7 +13,7 @@ from orchestrator.cli import options
 from orchestrator.cli.app import out
 from orchestrator.learning.planning import make_plan
 
-commands = typer.Typer(name="review", help="Choose what people are to read.", no_args_is_help=True)
+commands = typer.Typer(name="review", help="Choose what readers read next.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 @commands.callback()
 def _group() -> None:
-    """Choose what people are to read."""
+    """Choose what readers read next."""
 
 
 @commands.command()
