@@ -157,6 +157,7 @@ TRAINED := $(addprefix trained-,$(RECIPES))
 models: $(TRAINED)  ## train the four default models again, into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
 	$(BIN)/lesionnets usual $(MODELS)/classify_lite/best.pt --images $(DATA)/train/images --held-out $(DATA)/val/images
 	$(foreach recipe,$(RECIPES),$(call exported,$(recipe)))
+	rm -rf $(MODELS)/repository/*_int8  # those of weights that were trained on since
 	$(call in_bytes,purify,purify_unet) --count 64 --spare 1
 	$(call in_bytes,enhance,enhance_espcn) --count 32 --percentile 99.99
 

@@ -247,10 +247,11 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
         ending: Ending of its name.
 
     Returns:
-        Its file.
+        Its file. If it is there already with the same content, nothing is written: its card and operating points
+        may be its own by now.
 
     Raises:
-        UsageError: If the file is larger than ``MOST_BYTES``.
+        UsageError: If the file is larger than ``MOST_BYTES``, or that version of the variant has other content.
     """
     source = model_file.parent.parent
     folder = repository / f"{source.name}_{ending}"
@@ -260,8 +261,17 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
             f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}; start from a narrower network"
         )
     made = folder / model_file.parent.name / "model.onnx"
+    if made.is_file():
+        if made.read_bytes() != content:
+            raise UsageError(f"{made} holds another variant already: name another --repository, or delete it")
+        if _configured(folder, model_file.parent.name):
+            return made
     made.parent.mkdir(parents=True, exist_ok=True)
     made.write_bytes(content)
+    if (labels := source / "labels.txt").is_file():
+        (folder / "labels.txt").write_bytes(labels.read_bytes())
+    if (card := source / "MODEL_CARD.md").is_file():
+        (folder / "MODEL_CARD.md").write_text(_variants_card(card.read_text(), source.name, ending, len(content)))
     config = read_config(source)
     config.name = folder.name
     for name in [name for name in config.parameters if name.partition(".")[0] in ("sha256", RISK, SETS)]:
@@ -269,12 +279,14 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
     for version in versions(folder):
         digest = file_digest(folder / version / "model.onnx")
         config.parameters[f"sha256.{version}"].string_value = digest
+    # Last: once it is there, so is all the rest.
     (folder / "config.pbtxt").write_text(str(config))
-    if (labels := source / "labels.txt").is_file():
-        (folder / "labels.txt").write_bytes(labels.read_bytes())
-    if (card := source / "MODEL_CARD.md").is_file():
-        (folder / "MODEL_CARD.md").write_text(_variants_card(card.read_text(), source.name, ending, len(content)))
     return made
+
+
+def _configured(folder: Path, version: str) -> bool:
+    """Whether the configuration, which is written last, knows a version."""
+    return (folder / "config.pbtxt").is_file() and f"sha256.{version}" in read_config(folder).parameters
 
 
 def _variants_card(card: str, name: str, ending: str, size: int) -> str:

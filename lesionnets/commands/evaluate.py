@@ -91,12 +91,12 @@ def evaluate_segment(
 ) -> None:
     """Overlap, boundary distance and calibration of lesion masks, at the experts' resolution."""
     groups = strata(by)
+    sides(long_side)
     from lesionnets.evaluation import samples, segment  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
     found = samples.with_masks(images, masks, partial=partial)
     model = model or predictors.default_model(Stage.SEGMENT)
-    sides(long_side)
     loaded = predictors.load_model(model, Stage.SEGMENT, flips=flips)
 
     def measure(side: int | None, rows: Rows) -> dict[str, Figure]:
@@ -138,6 +138,7 @@ def evaluate_classify(
 ) -> None:
     """AUC, accuracy, specificity at given sensitivities, and calibration of the diagnoses' probabilities."""
     groups = strata(by)
+    sides(long_side)
     if whole and (masks or segment):
         raise UsageError("--whole uses no masks: leave out --masks and --segment")
     if whole and Strata.CONTRAST in groups:
@@ -148,7 +149,6 @@ def evaluate_classify(
     found = samples.with_diagnoses(images, labels, masks=masks, split=split, renamed=renamed(rename))
     model = model or predictors.default_model(Stage.CLASSIFY)
     segment = None if whole else segment or predictors.default_model(Stage.SEGMENT)
-    sides(long_side)
     _refuse_labels(model, classes, found)
     loaded = predictors.load_model(model, Stage.CLASSIFY, flips=flips)
     segmenter = predictors.load_model(segment, Stage.SEGMENT) if segment else None
@@ -213,6 +213,7 @@ def evaluate_chain(
 ) -> None:
     """Purify, segment and classify as served, one after another, and measure the masks and diagnoses."""
     groups = strata(by)
+    sides(long_side)
     if not masks and not labels:
         raise UsageError("nothing to compare with: name --masks DIR, --labels FILE or both")
     if unpurified and purify:
@@ -225,7 +226,6 @@ def evaluate_chain(
     purify = None if unpurified else purify or predictors.default_model(Stage.PURIFY)
     segment = segment or predictors.default_model(Stage.SEGMENT)
     classify = (classify or predictors.default_model(Stage.CLASSIFY)) if labels else None
-    sides(long_side)
     if classify:
         _refuse_labels(classify, classes, found)
     loaded = chain.Chain(

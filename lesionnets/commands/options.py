@@ -10,6 +10,9 @@ import typer
 from dermbatch.errors import UsageError
 from lesionnets.evaluation.figures.strata import Strata
 
+LEAST_SIDE = 32
+"""Least long side in pixels that pictures are reduced to: networks halve the sides of their maps five times."""
+
 Images = Annotated[list[Path], typer.Option(help="Folder of images; may be given several times.")]
 Masks = Annotated[Path, typer.Option(help="Folder of <image_id>_segmentation.png.")]
 Labels = Annotated[Path, typer.Option(help="CSV file with image_id, diagnosis (or dx) and perhaps split.")]
@@ -48,8 +51,8 @@ Out = Annotated[Path | None, typer.Option(help="CSV file to write, with one row 
 LongSide = Annotated[
     str | None,
     typer.Option(
-        help="First reduce pictures to this many pixels on the long side, as other cameras would take them; "
-        "several are separated by commas, and figures are then called NAME_at_PIXELS."
+        help="First reduce pictures to this many pixels on the long side, 32 or more, as other cameras would take "
+        "them; several are separated by commas, and figures are then called NAME_at_PIXELS."
     ),
 ]
 Map = Annotated[
@@ -79,14 +82,22 @@ def sides(text: str | None) -> list[tuple[int | None, str]]:
     """Long sides, pixels, that were asked for, and what their figures' names end in.
 
     Raises:
-        UsageError: If it is no list of pixels.
+        UsageError: If it is no list of pixels, names some twice, or so few that no lesion can be seen.
     """
     if text is None:
         return [(None, "")]
     words = listed(text)
-    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+    if not words or not all(word.isdecimal() for word in words):
         raise UsageError(f"--long-side {text!r} is not a list of pixels such as 256,512")
-    return [(int(word), f"_at_{int(word)}" if len(words) > 1 else "") for word in words]
+    pixels = [int(word) for word in words]
+    if min(pixels) < LEAST_SIDE:
+        raise UsageError(
+            f"--long-side {text!r}: lesions can be seen from {LEAST_SIDE} pixels on, the side of one place in the "
+            "networks' last maps; leave smaller sides out"
+        )
+    if twice := [side for side in pixels if pixels.count(side) > 1]:
+        raise UsageError(f"--long-side {text!r} names {twice[0]} twice: their figures would have one name")
+    return [(side, f"_at_{side}" if len(pixels) > 1 else "") for side in pixels]
 
 
 def renamed(text: str | None) -> dict[str, str]:

@@ -166,6 +166,10 @@ def test_labels_that_a_model_does_not_know_are_told_before_models_are_loaded(
         (("chain", *images, *masks, "--unpurified", "--purify", "x.onnx"), "leave out --purify"),
         (("chain", *images, *masks, "--by", "moon"), "cannot be grouped by moon"),
         (("segment", *images, *masks, "--long-side", "x"), "not a list of pixels"),
+        (("segment", *images, *masks, "--long-side", "200,0200"), "names 200 twice"),
+        (("chain", *images, *masks, "--long-side", "64,31"), "from 32 pixels on"),
+        (("classify", *images, "--labels", "l.csv", "--long-side", "1"), "from 32 pixels on"),
+        (("purify", *images, "--long-side", "0"), "from 32 pixels on"),
         (("classify", *images, "--labels", "l.csv", "--whole", "--by", "contrast"), "no contrast of lesions"),
         (("purify", *images, *masks, "--long-side", "64"), "leave out --long-side or --masks"),
     ):

@@ -45,7 +45,7 @@ from lesionnets.occlusions import find_occlusions, remove_occlusions
 from lesionnets.recipes.enhance.enhance_espcn import LEAST_ERROR, enhance, loss_step
 from lesionnets.recipes.enhance.enhance_srgan import SrganAdversary
 from lesionnets.recipes.purify.purify_partial import loss_with
-from lesionnets.recipes.purify.purify_unet import purify
+from lesionnets.recipes.purify.purify_unet import Validation, purify
 from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 RECIPES = [
@@ -79,6 +79,15 @@ def check_what_is_served(trained: checkpoint.Checkpoint, model_file: Path) -> No
         apart = np.abs(run(IMAGE=image)[output].astype(int) - expected).max(axis=2)
         # Two libraries round differently; pixels at a threshold may fall on either side.
         assert (apart > 2).mean() < 0.03
+
+
+def test_who_purifies_nothing_leaves_all_and_changes_nothing() -> None:
+    validation = Validation([phantom(3, height=96, width=130, occlusions=()).image], phantoms=1)
+    figures = validation.of(lambda image: image)
+    for name in ("isic", "phantom"):
+        assert figures[f"{name}_after"] == figures[f"{name}_before"] > 0
+        assert figures[f"{name}_remaining"] == 1
+        assert figures[f"{name}_outside_share"] == 0
 
 
 class Counter:

@@ -158,7 +158,20 @@ def test_the_command_writes_a_model_beside_it(
     assert config.name == name
     assert config.parameters["sha256.1"].string_value == file_digest(made)
     assert load_model(made, Stage.SEGMENT).parameters["stage"] == "segment"
-    assert "Computed in" in (made.parents[1] / "MODEL_CARD.md").read_text()
+    card, text = made.parents[1] / "MODEL_CARD.md", (made.parents[1] / "MODEL_CARD.md").read_text()
+    assert "Computed in" in text
+    # Once more: the same content leaves a card that was added to since, other content is refused.
+    card.write_text(f"{text}Measured.\n")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert card.read_text() == f"{text}Measured.\n"
+    made.write_bytes(b"of other images")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "holds another variant already" in capsys.readouterr().err
+    assert made.read_bytes() == b"of other images"
 
 
 @pytest.mark.parametrize("words", [("--spare", "1"), ("--percentile", "99.9")])

@@ -9,7 +9,7 @@ of a lesion remain examples of what to keep (after Bisla et al. 2019, section 3.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -110,10 +110,18 @@ class HairValidation:
         self._cases = {name: found for name, found in cases.items() if found}
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """See the class; ``score`` is 1 for a perfect purifier."""
+        """The figures of a network; see :meth:`of`."""
+        return self.of(lambda image: purify(model, image))
+
+    def of(self, purifier: Callable[[Image], Image]) -> dict[str, float]:
+        """The figures of any purifier, such as a served graph; ``score`` is 1 for a perfect one.
+
+        Args:
+            purifier: Function from uint8 [H, W, 3] to the same.
+        """
         figures = {}
         for name, cases in self._cases.items():
-            found = measure(lambda image: purify(model, image), cases)
+            found = measure(purifier, cases)
             for figure in ("before", "after", "remaining", "outside", "outside_share"):
                 value = getattr(found, figure)
                 figures[f"{name}_{figure}"] = value.mean
