@@ -25,8 +25,8 @@ def read_config(folder: Path) -> Any:
         raise ModelContractError(f"{path} cannot be read: {error}") from error
     if config.name not in ("", folder.name):
         raise ModelContractError(
-            f"{path} names the model {config.name!r}, but its folder is {folder.name!r}: give both the same name, or "
-            "leave the name out"
+            f"{path} names the model {config.name!r}, but its folder is {folder.name!r}: "
+            "give both the same name, or leave the name out"
         )
     config.name = folder.name
     return config

@@ -1,6 +1,6 @@
 """A version's ONNX file: whether it is the one that its configuration describes, and a session that runs it.
 
-The worker and the commands load it in the same way: what the worker could not run is refused before it is asked for.
+The worker and the commands load it in the same way: what could not be run is refused before a batch is planned.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 from dermbatch.errors import ModelContractError
 from dermbatch.models.served import ServedModel, listed, type_name
 
-_TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
+TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
+"""Triton's names of ONNX Runtime's types."""
+
 _ERRORS = 3  # ONNX Runtime's severity; its warnings are for those who make models
 
 
@@ -66,7 +68,7 @@ def session(body: bytes, model: ServedModel, config: Any, options: Any = None) -
 
 def _check_tensors(model: ServedModel, config: Any, made: Any) -> None:
     takes, gives = (
-        {f"{tensor.name} {_TYPES.get(tensor.type, tensor.type)}" for tensor in tensors}
+        {f"{tensor.name} {TYPES.get(tensor.type, tensor.type)}" for tensor in tensors}
         for tensors in (made.get_inputs(), made.get_outputs())
     )
     wanted, promised = (

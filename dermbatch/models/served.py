@@ -140,6 +140,27 @@ class ServedModel:
             found = f"It takes {listed(inputs)} and gives {listed(outputs)}"
             raise self.broken(f"cannot {what}: it {how}. {found}; {told} {listed(taken)} and {listed(given)}")
 
+    def keep_types(self, wanted: Iterable[Tensor], types: Mapping[str, str]) -> None:
+        """Refuse a model whose tensors have other types or shapes than a contract's.
+
+        Args:
+            wanted: Tensors of the contract; those that the model lacks are passed over.
+            types: Triton's names of the types of the model's tensors.
+
+        Raises:
+            ModelContractError: If one has another type or shape.
+        """
+        for tensor in wanted:
+            if tensor.name not in types:
+                continue
+            if types[tensor.name] != DATA_TYPES[tensor.dtype]:
+                raise self.broken(f"gives or takes {tensor.name} as {types[tensor.name]}, not as {tensor.dtype}")
+            shape = self.shapes.get(tensor.name, tensor.dims)
+            pairs = zip(shape, tensor.dims, strict=False)
+            if len(shape) != len(tensor.dims) or any(want not in (-1, have) for have, want in pairs):
+                dims = ", ".join("any" if dim < 0 else str(dim) for dim in tensor.dims)
+                raise self.broken(f"has {tensor.name} of shape {list(shape)}, not [{dims}]")
+
     def checked(self, name: str, value: Array, shape: tuple[int, ...]) -> Array:
         """``value``, if it has the shape that the contract promises.
 
@@ -183,9 +204,8 @@ def describe(stage: Stage | None, version: str, config: Any) -> ServedModel:
     else:
         model.require(stage, *names)
     contract = ENCODES_SUPPORT if stage is None else CONTRACTS[stage]
-    for wanted in (*contract.inputs, *contract.outputs):
-        if wanted.name in tensors:
-            _check(model, wanted, type_name(tensors[wanted.name]))
+    types = {name: type_name(tensor) for name, tensor in tensors.items()}
+    model.keep_types((*contract.inputs, *contract.outputs), types)
     if config.model_transaction_policy.decoupled:
         raise model.broken("answers in streams (model_transaction_policy decoupled), but every stage asks once")
     if not model.sha256:
@@ -211,16 +231,6 @@ def type_name(tensor: Any) -> str:
     """Triton's name of the type of a configuration's tensor, such as ``TYPE_UINT8``."""
     field_type = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type
     return str(field_type.values_by_number[tensor.data_type].name)
-
-
-def _check(model: ServedModel, wanted: Tensor, type_name: str) -> None:
-    if type_name != DATA_TYPES[wanted.dtype]:
-        raise model.broken(f"gives or takes {wanted.name} as {type_name}, not as {wanted.dtype}")
-    shape = model.shapes[wanted.name]
-    pairs = zip(shape, wanted.dims, strict=False)
-    if len(shape) != len(wanted.dims) or any(want not in (-1, have) for have, want in pairs):
-        dims = ", ".join("any" if dim < 0 else str(dim) for dim in wanted.dims)
-        raise model.broken(f"has {wanted.name} of shape {list(shape)}, not [{dims}]")
 
 
 def _check_parameters(stage: Stage | None, model: ServedModel) -> None:

@@ -115,11 +115,17 @@ def endless(folder):
 DAMAGE = {
     emptied: (r"segment_tiny has no version in .*; its first one is segment_tiny/1/model\.onnx", True),
     renamed: ("names the model 'purify_tiny', but its folder is 'segment_tiny': give both the same name", True),
-    exchanged: (r"version 2 has a file whose digest differs from its parameter 'sha256\.2': .* has [0-9a-f]{64}", True),
+    exchanged: (
+        r"version 2 has a file whose digest differs from its parameter 'sha256\.2': .* has [0-9a-f]{64}",
+        True,
+    ),
     endless: ("has 'inf' as parameter 'threshold', which is not a number", True),
     lost: (r"segment_tiny/2/model\.onnx cannot be read: No such file", False),
     text: ("version 2 cannot be loaded", False),
-    of_another_stage: ("other tensors in its file .* takes IMAGE TYPE_UINT8, LESION TYPE_UINT8 and .*; config.pbtxt says IMAGE TYPE_UINT8 and LESION", False),
+    of_another_stage: (
+        "other tensors in its file .* takes IMAGE TYPE_UINT8, LESION TYPE_UINT8 and .*; config.pbtxt says IMAGE",
+        False,
+    ),
 }
 """What is wrong with a model, what is said of it, and whether also of one for Triton, which looks for itself."""
 

@@ -84,7 +84,8 @@ def test_a_broken_contract_is_told(stage, text, complaint):
 
 
 @pytest.mark.parametrize(
-    ("labels", "complaint"), [("", "names no classes"), ("melanoma,nevus", "gives 3 probabilities, but .* names 2")]
+    ("labels", "complaint"),
+    [("", "names no classes"), ("melanoma,nevus", "gives 3 probabilities, but .* names 2")],
 )
 def test_a_classifier_without_a_name_for_each_probability_is_refused(labels, complaint):
     text = CLASSIFY.replace("melanoma, nevus,seborrheic_keratosis", labels)
