@@ -23,7 +23,7 @@ from lesionnets.lookup import modules_below
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, OSError)
 """Errors that ``torch.load`` raises for a file that it did not write."""
 
-_KEYS = {"recipe", "network", "hyper", "state", "figures"}
+_KINDS = {"recipe": str, "network": str, "hyper": dict, "state": dict, "figures": dict}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,11 @@ def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise UsageError(f"{path} is not a checkpoint of lesionnets") from error
-    if not isinstance(content, dict) or set(content) != _KEYS:
+    if (
+        not isinstance(content, dict)
+        or set(content) != set(_KINDS)
+        or not all(isinstance(content[name], kind) for name, kind in _KINDS.items())
+    ):
         raise UsageError(
             f"{path} is not a checkpoint of lesionnets; name the best.pt that `lesionnets train` wrote"
         )

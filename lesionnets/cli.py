@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dermbatch.errors import UsageError
+from dermbatch.errors import DermbatchError, UsageError
 from lesionnets import recipes
 from lesionnets.commands import data, evaluate
 from lesionnets.commands.generate import evaluate_generated, generate
@@ -205,15 +205,28 @@ def _read_figures(path: Path) -> dict[str, Figure]:
     try:
         told = json.loads(path.read_text())
         how = f"_{told['degradation']}" if "degradation" in told else ""
-        return {f"{name}{how}": Figure(**figure) for name, figure in told["figures"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = {f"{name}{how}": Figure(**figure) for name, figure in told["figures"].items()}
+        if not all(
+            isinstance(value, (int, float)) for figure in found.values() for value in vars(figure).values()
+        ):
+            raise TypeError("a figure is not a number")  # noqa: TRY301 - as one of another form
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not what `lesionnets evaluate --json` prints") from error
+    return found
 
 
 def main() -> None:
-    """Entry point: a usage error is one sentence on standard error and exit code 2."""
+    """Entry point: what users can mend is one sentence on standard error.
+
+    The exit code is 2, or 1 if a file could not be read or written: a disk is full, or a folder went away.
+    """
     try:
         app()
-    except UsageError as error:
+    except DermbatchError as error:
         sys.stderr.write(f"lesionnets: {error}\n")
         sys.exit(2)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        sys.stderr.write(f"lesionnets: {f'{error.filename}: ' if error.filename else ''}{error.strerror}\n")
+        sys.exit(1)

@@ -124,10 +124,10 @@ def export(
         raise UsageError(f"--flips is for segmentation and classification, not for the {stage} stage")
     if visual_backprop and "visual_backprop" not in signature(graphs.build).parameters:
         raise UsageError(f"--visual-backprop is for classifiers of one network, not for {trained.recipe}")
+    version = _number(version, folder)
     seen = {"visual_backprop": True} if visual_backprop else {}
     graph = graphs.build(network, **({"flips": True} if flips else {}), **seen)
     contract = graphs.contract(network, **seen)
-    version = _number(version, folder)
     model_file = write_model(folder, version, graph, Stage(stage), contract)
     size = model_file.stat().st_size
     write_card(folder / "MODEL_CARD.md", trained, version=version, size=size, figures=figures)

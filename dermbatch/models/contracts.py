@@ -26,6 +26,9 @@ from typing import Literal
 
 from dermbatch.stages import Stage
 
+NUMBERS = ("threshold", "long_side", "scale", "tile", "overlap", "lesions")
+"""Parameters that are numbers, if a model states them."""
+
 DATA_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 """Triton's names of types."""
 

@@ -13,6 +13,8 @@ _ONNX = re.compile(
     r'^(?:[^#\n]*\s)?(?:backend\s*:\s*"onnxruntime"|platform\s*:\s*"onnxruntime_onnx")', re.MULTILINE
 )
 
+_VERSION = re.compile(r"[0-9]+\Z")
+
 _SHOWN = re.compile(r'^(?!\s*#).*\bkey\s*:\s*"support_model"', re.MULTILINE)
 
 
@@ -72,6 +74,6 @@ def shown_supports(repository: Path) -> frozenset[str]:
 def served_models(repository: Path) -> dict[str, list[str]]:
     """The models of a repository with their versions, both in order."""
     return {
-        config.parent.name: sorted((v.name for v in config.parent.iterdir() if v.name.isdigit()), key=int)
+        config.parent.name: sorted((v.name for v in config.parent.iterdir() if _VERSION.match(v.name)), key=int)
         for config in sorted(repository.glob("*/config.pbtxt"))
     }

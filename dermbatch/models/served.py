@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from dermbatch.models.contracts import (
     CONTRACTS,
     DATA_TYPES,
     ENCODES_SUPPORT,
+    NUMBERS,
     PATTERNS,
     SCALE,
     SCALED,
@@ -97,10 +100,10 @@ class ServedModel:
         text = self.parameters.get(name)
         if text is None:
             return default
-        try:
-            return float(text)
-        except ValueError as error:
-            raise self.broken(f"has {text!r} as parameter {name!r}, which is not a number") from error
+        with suppress(ValueError):
+            if math.isfinite(number := float(text)):
+                return number
+        raise self.broken(f"has {text!r} as parameter {name!r}, which is not a number")
 
     def require(self, stage: Stage, inputs: set[str], outputs: set[str]) -> None:
         """Refuse a model whose tensors are not those of a stage.
@@ -133,9 +136,30 @@ class ServedModel:
         missing = [name for name in taken if name not in inputs] + [name for name in given if name not in outputs]
         extra = inputs.difference(tensor.name for tensor in contract.inputs)
         if missing or extra:
-            how = f"has no tensor {', '.join(missing)}" if missing else f"wants {_list(extra)} as well"
-            found = f"It takes {_list(inputs)} and gives {_list(outputs)}"
-            raise self.broken(f"cannot {what}: it {how}. {found}; {told} {_list(taken)} and {_list(given)}")
+            how = f"has no tensor {', '.join(missing)}" if missing else f"wants {listed(extra)} as well"
+            found = f"It takes {listed(inputs)} and gives {listed(outputs)}"
+            raise self.broken(f"cannot {what}: it {how}. {found}; {told} {listed(taken)} and {listed(given)}")
+
+    def keep_types(self, wanted: Iterable[Tensor], types: Mapping[str, str]) -> None:
+        """Refuse a model whose tensors have other types or shapes than a contract's.
+
+        Args:
+            wanted: Tensors of the contract; those that the model lacks are passed over.
+            types: Triton's names of the types of the model's tensors.
+
+        Raises:
+            ModelContractError: If one has another type or shape.
+        """
+        for tensor in wanted:
+            if tensor.name not in types:
+                continue
+            if types[tensor.name] != DATA_TYPES[tensor.dtype]:
+                raise self.broken(f"gives or takes {tensor.name} as {types[tensor.name]}, not as {tensor.dtype}")
+            shape = self.shapes.get(tensor.name, tensor.dims)
+            pairs = zip(shape, tensor.dims, strict=False)
+            if len(shape) != len(tensor.dims) or any(want not in (-1, have) for have, want in pairs):
+                dims = ", ".join("any" if dim < 0 else str(dim) for dim in tensor.dims)
+                raise self.broken(f"has {tensor.name} of shape {list(shape)}, not [{dims}]")
 
     def checked(self, name: str, value: Array, shape: tuple[int, ...]) -> Array:
         """``value``, if it has the shape that the contract promises.
@@ -161,7 +185,7 @@ def describe(stage: Stage | None, version: str, config: Any) -> ServedModel:
         config: Triton's ``ModelConfig``, as its gRPC endpoint gives it.
 
     Raises:
-        ModelContractError: If tensors or the file's digest are missing or wrong.
+        ModelContractError: If tensors, the file's digest or another parameter are missing or wrong.
     """
     parameters = parameters_of(config)
     tensors = {tensor.name: tensor for tensor in [*config.input, *config.output]}
@@ -180,13 +204,13 @@ def describe(stage: Stage | None, version: str, config: Any) -> ServedModel:
     else:
         model.require(stage, *names)
     contract = ENCODES_SUPPORT if stage is None else CONTRACTS[stage]
-    for wanted in (*contract.inputs, *contract.outputs):
-        if wanted.name in tensors:
-            _check(model, wanted, _type_name(tensors[wanted.name]))
+    types = {name: type_name(tensor) for name, tensor in tensors.items()}
+    model.keep_types((*contract.inputs, *contract.outputs), types)
     if config.model_transaction_policy.decoupled:
         raise model.broken("answers in streams (model_transaction_policy decoupled), but every stage asks once")
     if not model.sha256:
         raise model.broken(f"states no file digest: give its config.pbtxt the parameter 'sha256.{version}'")
+    _check_parameters(stage, model)
     return model
 
 
@@ -203,22 +227,26 @@ def parameters_of(config: Any) -> dict[str, str]:
     return {name: value.string_value for name, value in config.parameters.items()}
 
 
-def _type_name(tensor: Any) -> str:
+def type_name(tensor: Any) -> str:
+    """Triton's name of the type of a configuration's tensor, such as ``TYPE_UINT8``."""
     field_type = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type
     return str(field_type.values_by_number[tensor.data_type].name)
 
 
-def _check(model: ServedModel, wanted: Tensor, type_name: str) -> None:
-    if type_name != DATA_TYPES[wanted.dtype]:
-        raise model.broken(f"gives or takes {wanted.name} as {type_name}, not as {wanted.dtype}")
-    shape = model.shapes[wanted.name]
-    pairs = zip(shape, wanted.dims, strict=False)
-    if len(shape) != len(wanted.dims) or any(want not in (-1, have) for have, want in pairs):
-        dims = ", ".join("any" if dim < 0 else str(dim) for dim in wanted.dims)
-        raise model.broken(f"has {wanted.name} of shape {list(shape)}, not [{dims}]")
+def _check_parameters(stage: Stage | None, model: ServedModel) -> None:
+    for name in NUMBERS:
+        model.number(name, 0)
+    if stage is not Stage.CLASSIFY:
+        return
+    if not model.labels:
+        raise model.broken("names no classes: give its config.pbtxt the parameter 'labels'")
+    (count,) = model.shapes["PROBABILITIES"]
+    if count not in (-1, len(model.labels)):
+        raise model.broken(f"gives {count} probabilities, but its parameter 'labels' names {len(model.labels)}")
 
 
-def _list(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in order, for a sentence."""
     return ", ".join(sorted(names)) or "nothing"
 
 

@@ -14,7 +14,7 @@ from dermbatch.audit import Audit
 from dermbatch.errors import DermbatchError, UsageError
 from dermbatch.settings import Settings, load
 from dermbatch.store import ObjectStore
-from lesionnets.commands.options import Images, Map, Partial, listed, renamed
+from lesionnets.commands.options import MADE, Images, Map, Partial, listed, renamed
 
 app = typer.Typer(help="Prepare images to measure on, or to train on.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def group() -> None:
 @app.command()
 def pairs(
     images: Images,
-    out: Annotated[Path, typer.Option(help="Folder to make: covered/, clean/ and pairs.csv.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: covered/, clean/ and pairs.csv.", callback=MADE)],
     masks: Annotated[
         Path | None, typer.Option(help="Experts' masks, so that a lesion's own lines are not taken for hair.")
     ] = None,
@@ -50,9 +50,9 @@ def pairs(
     from lesionnets.evaluation import samples  # noqa: PLC0415
     from lesionnets.evaluation.pasted import pasted_pairs  # noqa: PLC0415
 
-    found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     if (out / "covered").exists() or (out / "clean").exists():
         raise UsageError(f"{out} holds pairs already: name another folder, or delete it")
+    found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     made = pasted_pairs(found.samples, hair=listed(hair), hairy=hairy, count=count, seed=seed)
     rows = []
     for pair in made:
@@ -72,7 +72,7 @@ def from_feedback(
     batches: Annotated[
         list[str], typer.Argument(metavar="BATCH", help="Batches whose decisions are taken.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="Folder to make, in the layout of docs/data.md.")],
+    out: Annotated[Path, typer.Option(help="Folder to make, in the layout of docs/data.md.", callback=MADE)],
     home: Annotated[
         Path | None,
         typer.Option(help="Home of a running stack; by default the store that the environment names."),

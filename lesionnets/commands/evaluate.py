@@ -29,6 +29,7 @@ from lesionnets.commands.options import (
     Segmenter,
     Split,
     listed,
+    not_over,
     renamed,
     sides,
     strata,
@@ -139,6 +140,7 @@ def evaluate_classify(
     """AUC, accuracy, specificity at given sensitivities, and calibration of the diagnoses' probabilities."""
     groups = strata(by)
     sides(long_side)
+    not_over(out, labels)
     if whole and (masks or segment):
         raise UsageError("--whole uses no masks: leave out --masks and --segment")
     if whole and Strata.CONTRAST in groups:
@@ -214,6 +216,7 @@ def evaluate_chain(
     """Purify, segment and classify as served, one after another, and measure the masks and diagnoses."""
     groups = strata(by)
     sides(long_side)
+    not_over(out, labels)
     if not masks and not labels:
         raise UsageError("nothing to compare with: name --masks DIR, --labels FILE or both")
     if unpurified and purify:
@@ -270,18 +273,17 @@ def evaluate_enhance(
 ) -> None:
     """PSNR and SSIM of images reduced by four and enhanced again, compared with bicubic interpolation."""
     from lesionnets.data.batches.lesion_crops import named_lesion_crops  # noqa: PLC0415
-    from lesionnets.data.sources.isic import read_image  # noqa: PLC0415
     from lesionnets.evaluation import enhance, samples  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
+    model = model or predictors.default_model(Stage.ENHANCE)
+    run = predictors.load_model(model, Stage.ENHANCE)
     crops = (
         named_lesion_crops(found.samples)
         if masks
-        else [(one.image_id, read_image(one.image)) for one in found.samples]
+        else [(one.image_id, samples.read_picture(one.image)) for one in found.samples]
     )
-    model = model or predictors.default_model(Stage.ENHANCE)
-    run = predictors.load_model(model, Stage.ENHANCE)
     rows: Rows = []
     figures = enhance.measure(
         lambda image: run(IMAGE=image)["ENHANCED"], [crop for _, crop in crops], how=degradation, rows=rows
@@ -332,6 +334,7 @@ def evaluate_purify(
 ) -> None:
     """Errors inside and outside occlusions, before and after purification, and what other stages gain."""
     sides(long_side)
+    not_over(out, labels)
     if covered or clean:
         if images or masks or labels or not (covered and clean):
             raise UsageError(
@@ -350,6 +353,7 @@ def evaluate_purify(
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
     from lesionnets.evaluation.segment import reduced  # noqa: PLC0415
 
+    kinds = purify.drawn_kinds(listed(occlusions))
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     model = model or predictors.default_model(Stage.PURIFY)
     if labels:
@@ -357,12 +361,15 @@ def evaluate_purify(
         diagnosed = samples.with_diagnoses(images, labels, masks=masks, split=split)
         _refuse_labels(classify, classes, diagnosed)
     run = predictors.load_model(model, Stage.PURIFY)
+    segment = segment or predictors.default_model(Stage.SEGMENT)
+    segmenter = predictors.load_model(segment, Stage.SEGMENT) if masks else None
+    classifier = predictors.load_model(classify, Stage.CLASSIFY) if classify and labels else None
     clear = purify.least_covered(found.samples, count)
 
     def measure(side: int | None, rows: Rows) -> dict[str, Figure]:
         pictures = [run.fitted(reduced(image, side), native=native) for _, image in clear]
         figures: dict[str, Figure] = {}
-        for kind in listed(occlusions):
+        for kind in kinds:
             part: Rows = []
             cases = purify.drawn_cases(pictures, kind, seed=seed)
             measured = purify.measure(lambda image: run(IMAGE=image)["PURIFIED"], cases, rows=part)
@@ -374,14 +381,13 @@ def evaluate_purify(
 
     figures, _ = _swept(long_side, out, measure)
     about: dict[str, object] = {"resolution": output.resolution(native), "drawn_on": len(clear)}
-    if masks:
+    if segmenter is not None:
         if labels:
             found = diagnosed
-        segment = segment or predictors.default_model(Stage.SEGMENT)
         figures |= downstream.evaluate(
             run,
-            predictors.load_model(segment, Stage.SEGMENT),
-            predictors.load_model(classify, Stage.CLASSIFY) if classify and labels else None,
+            segmenter,
+            classifier,
             found.samples,
             classes=listed(classes),
             native=native,

@@ -11,7 +11,7 @@ import typer
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
 from lesionnets.commands import output
-from lesionnets.commands.options import AsJson
+from lesionnets.commands.options import MADE, AsJson
 
 if TYPE_CHECKING:
     from lesionnets.data.sources.isic import Sample
@@ -26,7 +26,9 @@ Embeddings = Annotated[
 
 def generate(
     diagnosis: Diagnosis,
-    out: Annotated[Path, typer.Option(help="Folder to make: pictures, manifest.json, sheet.png, histograms.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to make: pictures, manifest.json, sheet.png, histograms.", callback=MADE)
+    ],
     count: Annotated[int, typer.Option(min=1, help="Pictures to write.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the latent vectors.")] = 0,
     model: Annotated[

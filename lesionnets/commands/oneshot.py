@@ -9,7 +9,7 @@ import typer
 
 from dermbatch.errors import UsageError
 from lesionnets.commands import output
-from lesionnets.commands.options import AsJson, Images, Labels, Map, Masks, Out, Split, renamed
+from lesionnets.commands.options import AsJson, Images, Labels, Map, Masks, Out, Split, not_over, renamed
 
 Rows = list[dict[str, object]]
 
@@ -37,6 +37,7 @@ def evaluate_oneshot(
     as_json: AsJson = False,
 ) -> None:
     """Overlap of the masks that a one-shot model finds when shown other pictures of the same diagnosis."""
+    not_over(out, labels)
     from lesionnets.evaluation import oneshot, samples  # noqa: PLC0415
     from lesionnets.evaluation.models.shown import load_shown  # noqa: PLC0415
 

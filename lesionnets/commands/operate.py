@@ -65,7 +65,9 @@ def operate(
 
     folder = model or default_model_repository() / "classify_lite"
     version, classes = _served(folder)
-    wanted = sorted(_share(word) for word in listed(sensitivity))
+    wanted = sorted({_share(word) for word in listed(sensitivity)})
+    if not wanted:
+        raise UsageError("--sensitivity names none: write shares such as 0.82,0.95")
     known = operating.read(rows, classes, labels)
     points, sets = operating.set_points(known, of, wanted), operating.set_sets(known, coverage)
     figures = operating.by_folds(known, of, wanted, coverage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,11 +41,48 @@ Classes = Annotated[
 
 def _writable(path: Path | None) -> Path | None:
     """A file that can be written, before hours are spent on what is to be in it."""
-    if path is not None and path.is_dir():
-        raise UsageError(f"--out {path} is a folder: name a CSV file")
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {path.parent}")
+    if path is None:
+        return None
+    try:
+        if path.is_dir():
+            raise UsageError(f"--out {path} is a folder: name a CSV file")
+        if not path.parent.is_dir():
+            raise UsageError(f"--out {path}: there is no folder {path.parent}")
+        if not path.exists():
+            path.open("xb").close()
+            path.unlink()
+        elif path.is_file():  # and no pipe, whose reader would take this for its end
+            path.open("ab").close()
+    except OSError as error:
+        raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error
     return path
+
+
+def not_over(out: Path | None, labels: Path | None) -> None:
+    """Refuse to write rows over the labels.
+
+    Raises:
+        UsageError: If both are the same file.
+    """
+    if out is not None and labels is not None and out.exists() and labels.exists() and out.samefile(labels):
+        raise UsageError(f"--out {out} would replace the labels: name another file")
+
+
+def _makable(path: Path) -> Path:
+    """A folder that can be written into, made if needed, before hours are spent on what is to be in it."""
+    if path.is_file():
+        raise UsageError(f"{path} is a file: name a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"{path} cannot be written: choose another folder, or change its permissions")
+    return path
+
+
+MADE = _makable
+"""Callback of options that name a folder to write into."""
 
 
 Out = Annotated[Path | None, typer.Option(help="CSV file to write, with one row an image.", callback=_writable)]

@@ -13,7 +13,7 @@ import typer
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
 from lesionnets.commands import output
-from lesionnets.commands.options import AsJson, Classifier, Images, Labels, Map, Segmenter, Split, renamed
+from lesionnets.commands.options import MADE, AsJson, Classifier, Images, Labels, Map, Segmenter, Split, renamed
 
 if TYPE_CHECKING:
     from lesionnets.data.sources.isic import Sample
@@ -33,7 +33,7 @@ Experts = Annotated[Path | None, typer.Option(help="Experts' masks, which take p
 
 def patterns(
     images: Images,
-    out: Annotated[Path, typer.Option(help="Folder for patterns.html and patterns.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for patterns.html and patterns.json.", callback=MADE)],
     labels: Annotated[
         Path | None,
         typer.Option(help="CSV file with image_id and diagnosis; without it the network guesses them."),
@@ -53,8 +53,6 @@ def patterns(
 
     if labels is None and (split or rename):
         raise UsageError("--split and --map concern labels: name a file with --labels")
-    if out.is_file():
-        raise UsageError(f"{out} is a file: name a folder with --out")
     if labels is not None:
         found = samples.with_diagnoses(images, labels, masks=masks, split=split, renamed=renamed(rename))
     else:

@@ -10,7 +10,7 @@ import typer
 
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
-from lesionnets.commands.options import Images, Partial
+from lesionnets.commands.options import MADE, Images, Partial
 
 if TYPE_CHECKING:
     from lesionnets.data.sources.isic import Sample
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def precision(
     stage: Annotated[Stage, typer.Argument(help="Stage of the model.")],
     images: Images,
-    repository: Annotated[Path, typer.Option(help="Triton model repository to write NAME_int8 into.")],
+    repository: Annotated[
+        Path, typer.Option(help="Triton model repository to write NAME_int8 into.", callback=MADE)
+    ],
     masks: Annotated[
         Path | None, typer.Option(help="Experts' masks, for the classifier and for crops of lesions.")
     ] = None,

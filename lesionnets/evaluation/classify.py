@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dermbatch.errors import UsageError
 from lesionnets.data.sources import ham10000
-from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, read_mask
+from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, read_fitting_mask
 from lesionnets.evaluation import segment
 from lesionnets.evaluation.figures import intervals
 from lesionnets.evaluation.figures.calibration import confidence_error, error_by_chance
@@ -136,7 +136,8 @@ def lesion_of(sample: Sample, image: Image, segmenter: LoadedModel | None, *, na
     """The lesion mask that a classifier gets for an image [H, W, 3]: uint8 [H, W], 255 in the lesion."""
     height, width = image.shape[:2]
     if sample.mask is not None:
-        mask = cv2.resize(read_mask(sample.mask), (width, height), interpolation=cv2.INTER_AREA)
+        mask = read_fitting_mask(sample.mask, height, width)
+        mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         return np.asarray(mask, np.uint8)
     if segmenter is None:
         return np.zeros((height, width), np.uint8)

@@ -83,9 +83,14 @@ def read(path: Path, classes: Sequence[str], labels: Path | None) -> Known:
 def _of_csv(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[float]]]]:
     for row in read_rows(path, {"image_id", "diagnosis", *classes}):
         try:
-            yield row["image_id"], (row["diagnosis"], [float(row[name]) for name in classes])
+            shares = [float(row[name]) for name in classes]
+            if not all(0 <= share <= 1 for share in shares):
+                raise ValueError(f"{shares} are no shares")  # noqa: TRY301 - as what is no number at all
         except ValueError as error:
-            raise UsageError(f"{path} has a probability that is not a number") from error
+            raise UsageError(
+                f"{path} has a probability that is not a number from 0 to 1 (image {row['image_id']})"
+            ) from error
+        yield row["image_id"], (row["diagnosis"], shares)
 
 
 def _of_table(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[float]]]]:
@@ -107,14 +112,24 @@ def set_points(known: Known, of: str, sensitivities: Sequence[float]) -> Points:
     """
     if of not in known.classes:
         raise UsageError(f"the model has no class {of!r}; it has {', '.join(known.classes)}")
-    mine = known.labels == known.classes.index(of)
-    if not 0 < mine.sum() < len(mine):
-        raise UsageError(f"operating points need images that are {of} and images that are not")
+    mine = _mine(known, of)
     falling = np.sort(known.shares[mine, known.classes.index(of)])[::-1]
     # Sums of shares fall short of round numbers by rounding.
     at = [int(np.ceil(sensitivity * len(falling) - 1e-9)) - 1 for sensitivity in sorted(sensitivities)]
     thresholds = (_down(falling[max(0, number)]) for number in at)
     return Points(of, tuple(zip(sorted(sensitivities), thresholds, strict=True)))
+
+
+def _mine(known: Known, of: str) -> npt.NDArray[np.bool_]:
+    """Which images are of a class.
+
+    Raises:
+        UsageError: If all are, or none.
+    """
+    mine: npt.NDArray[np.bool_] = known.labels == known.classes.index(of)
+    if not 0 < mine.sum() < len(mine):
+        raise UsageError(f"operating points need images that are {of} and images that are not: {known.counts()}")
+    return mine
 
 
 def set_sets(known: Known, coverage: float) -> Sets:
@@ -152,7 +167,12 @@ def by_folds(
 
 
 def elsewhere(known: Known, points: Points, sets: Sets) -> dict[str, Figure]:
-    """How far thresholds that are already set hold on other images."""
+    """How far thresholds that are already set hold on other images.
+
+    Raises:
+        UsageError: If all or none of the images are of the class of the operating points.
+    """
+    _mine(known, points.of)
     sensitivities = [sensitivity for sensitivity, _ in points.thresholds]
     return _figures(known, points.of, sensitivities, _called(known, points), _held(known, sets))
 

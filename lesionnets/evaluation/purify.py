@@ -19,7 +19,7 @@ from dermbatch.phantoms.phantom import Occlusion, phantom
 from lesionnets.data.layers import Layer, lifted_layer
 from lesionnets.data.sources.isic import Image, Sample, read_image, read_pair
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
-from lesionnets.evaluation.samples import image_files
+from lesionnets.evaluation.samples import image_files, read_picture
 from lesionnets.occlusions import find_occlusions
 
 Mask = npt.NDArray[np.bool_]
@@ -71,6 +71,19 @@ class PurifyFigures:
     outside_share: Figure
 
 
+def drawn_kinds(words: Sequence[str]) -> list[str]:
+    """What is to be drawn, each once.
+
+    Raises:
+        UsageError: If one cannot be drawn, or there is none.
+    """
+    if unknown := [word for word in words if word not in DRAW]:
+        raise UsageError(f"{unknown[0]!r} cannot be drawn over images; choose from {', '.join(DRAW)}")
+    if not words:
+        raise UsageError(f"name what to draw with --occlusions: {', '.join(DRAW)}")
+    return list(dict.fromkeys(words))
+
+
 def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Covered]:
     """Draw something over images, the same for the same seed.
 
@@ -78,12 +91,7 @@ def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Co
         images: RGB uint8 [H, W, 3].
         kind: One of ``DRAW``.
         seed: Seed of all drawings; each image has one derived from it.
-
-    Raises:
-        UsageError: If there is no such kind.
     """
-    if kind not in DRAW:
-        raise UsageError(f"{kind!r} cannot be drawn over images; choose from {', '.join(DRAW)}")
     cases = []
     for index, clean in enumerate(images):
         covered, mask = DRAW[kind](clean, np.random.default_rng([seed, index]))
@@ -216,7 +224,7 @@ def least_covered(samples: Sequence[Sample], count: int) -> list[tuple[str, Imag
     """
     shares: list[tuple[float, str, Image]] = []
     for sample in samples:
-        image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
+        image, mask = (read_picture(sample.image), None) if sample.mask is None else read_pair(sample)
         found = find_occlusions(image, None if mask is None else mask > 127)
         shares.append((float(found.mean()), sample.image_id, image))
     return [(name, image) for _, name, image in sorted(shares, key=lambda share: share[:2])[:count]]

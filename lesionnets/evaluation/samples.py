@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermbatch.errors import UsageError
-from lesionnets.data.sources.isic import SUFFIXES, Sample, read_table
+from dermbatch.images.pixels import MIN_SIDE
+from lesionnets.data.sources.isic import SUFFIXES, Image, Sample, read_image, read_table
 
 _MASK = "_segmentation"
+_OTHERWISE = " (or dx), separated by commas"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,10 @@ def with_diagnoses(
         Sample(key, images[key], experts.get(key), diagnoses[key]) for key in sorted(images) if key in diagnoses
     ]
     if not samples:
-        raise UsageError(f"no image of {_names(folders)} has a diagnosis in {labels}")
+        raise UsageError(
+            f"no image of {_names(folders)} has a diagnosis in {labels}: "
+            f"images are called {_few(sorted(images), 1)}, the labels have {_few(sorted(diagnoses), 1)}"
+        )
     left_out = {
         "images without a diagnosis": len(images) - len(samples),
         "diagnoses without an image": len(diagnoses) - len(samples),
@@ -158,10 +163,12 @@ def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
     if not (table := read_table(path)):
         raise UsageError(f"{path} holds no labels; it needs a row for each image")
     columns = set(table[0])
-    column = "diagnosis" if "diagnosis" in columns else "dx"
+    column = "dx" if "dx" in columns and "diagnosis" not in columns else "diagnosis"
     needed = {"image_id", column} | ({"split"} if split is not None else set())
     if missing := needed - columns:
-        raise UsageError(f"{path} lacks the column {_few(sorted(missing))}; it needs image_id and diagnosis")
+        raise UsageError(
+            f"{path} lacks the column {_few(sorted(missing))}; it needs image_id and diagnosis{_OTHERWISE}"
+        )
     found: dict[str, str] = {}
     for row in table:
         key, diagnosis = (row["image_id"] or "").strip(), (row[column] or "").strip()
@@ -198,12 +205,28 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
     entries = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
-    return [path for path in entries if path.suffix.lower() in SUFFIXES]
+    found = [path for path in entries if path.suffix.lower() in SUFFIXES]
+    if others := [path for path in found if not path.is_file()]:
+        raise UsageError(f"{others[0]} is no file, or a link to none: leave it out")
+    return found
+
+
+def read_picture(path: Path) -> Image:
+    """Decode an image that is to be measured: RGB uint8 [H, W, 3].
+
+    Raises:
+        UsageError: If it cannot be decoded, or is smaller than what a worker takes.
+    """
+    image = read_image(path)
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise UsageError(f"{path} has {width} x {height} pixels; at least {MIN_SIDE} on each side are needed")
+    return image
 
 
 def _names(folders: Sequence[Path]) -> str:
     return ", ".join(map(str, folders))
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError, UsageError
 from dermbatch.models.configuration import read_config
+from dermbatch.models.modelfile import path_of, session, whole_file
 from dermbatch.models.repository import (
     default_model_repository,
     for_onnx_runtime,
     served_models,
     shown_supports,
 )
-from dermbatch.models.served import describe
+from dermbatch.models.served import ServedModel, describe
 from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import DEFAULT_MODELS, Engine, Settings, TritonSettings
@@ -67,7 +70,7 @@ class Offer:
             config = read_config(repository / choice.name)
             # Triton may complete a configuration that leaves tensors out, once it has read the model's file.
             if engine is Engine.ONNXRUNTIME or (config.input and config.output):
-                describe(stage, choice.version or "", config)
+                _look_at_file(repository, describe(stage, choice.version or "", config), config, engine)
 
         shown = shown_supports(repository)
         if engine is Engine.TRITON:
@@ -132,6 +135,21 @@ class Offer:
             return  # a model that is being loaded may well keep it
 
 
+def _look_at_file(repository: Path, model: ServedModel, config: Any, engine: Engine) -> None:
+    """Refuse a file that is not the one that its configuration describes: Triton would run it all the same.
+
+    Raises:
+        ModelContractError: If it is another one, or, where workers run it themselves, cannot be run.
+    """
+    path = path_of(repository, model, config)
+    alone = engine is Engine.ONNXRUNTIME
+    if not alone and not path.is_file():
+        return  # an ensemble, or of another backend
+    body = whole_file(path, model)
+    if alone and importlib.util.find_spec("onnxruntime") is not None:
+        session(body, model, config)
+
+
 def _at(triton: TritonSettings) -> str:
     return f"Triton at {triton.url}"
 
@@ -169,9 +187,15 @@ def check(models: Mapping[Stage, ModelChoice], served: Served, where: str) -> No
         versions = served.get(choice.name)
         if versions is None:
             there = ", ".join(served) or "none at all"
-            raise UsageError(f"{stage}: no model {choice.name!r} in {where}; there are {there}")
+            bundled = choice.name == DEFAULT_MODELS[stage].name
+            copy = f"; copy it from {default_model_repository()}, or choose another" if bundled else ""
+            raise UsageError(f"{stage}: no model {choice.name!r} in {where}; there are {there}{copy}")
+        if not versions:
+            raise UsageError(
+                f"{stage}: {choice.name} has no version in {where}; its first one is {choice.name}/1/model.onnx"
+            )
         if choice.version is not None and choice.version not in versions:
-            there = f"has versions {', '.join(versions)}" if versions else "has no version"
+            there = f"has versions {', '.join(versions)}"
             raise UsageError(f"{stage}: {choice.name} {there} in {where}, not {choice.version!r}")
 
 

@@ -1,4 +1,7 @@
-"""Models asked for against those that a real Triton has."""
+"""Models asked for against those that a real Triton has, and a user's own against what could run them."""
+
+import hashlib
+import shutil
 
 import pytest
 
@@ -9,6 +12,7 @@ from dermbatch.settings import Engine, Settings, TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.planning.models import Offer, check, pinned, served
 from orchestrator.stack.ports import free_ports
+from tests.integration.digests import copy_with_digests
 
 
 def test_triton_and_its_repository_say_the_same(triton_settings, tiny_repository):
@@ -67,3 +71,83 @@ def test_what_triton_may_complete_is_left_to_it(tmp_path):
     assert Offer.of_repository(tmp_path, Engine.TRITON).check(asked)[Stage.SEGMENT].version == "1"
     with pytest.raises(UsageError, match=r"^segment: model bare"):
         Offer.of_repository(tmp_path, Engine.ONNXRUNTIME).check(asked)
+
+
+def emptied(folder):
+    shutil.rmtree(folder / "1")
+    shutil.rmtree(folder / "2")
+
+
+def renamed(folder):
+    config = folder / "config.pbtxt"
+    config.write_text(config.read_text().replace('name: "segment_tiny"', 'name: "purify_tiny"'))
+
+
+def exchanged(folder):
+    shutil.copy(folder / "1" / "model.onnx", folder / "2" / "model.onnx")
+
+
+def lost(folder):
+    (folder / "2" / "model.onnx").unlink()
+
+
+def named(folder, body):
+    """Put a file into version 2, with its digest."""
+    old = hashlib.sha256((folder / "2" / "model.onnx").read_bytes()).hexdigest()
+    (folder / "2" / "model.onnx").write_bytes(body)
+    config = folder / "config.pbtxt"
+    config.write_text(config.read_text().replace(old, hashlib.sha256(body).hexdigest()))
+
+
+def text(folder):
+    named(folder, b"no model")
+
+
+def of_another_stage(folder):
+    named(folder, (folder.parent / "classify_tiny" / "1" / "model.onnx").read_bytes())
+
+
+def endless(folder):
+    with (folder / "config.pbtxt").open("a") as file:
+        file.write('parameters { key: "threshold" value: { string_value: "inf" } }\n')
+
+
+DAMAGE = {
+    emptied: (r"segment_tiny has no version in .*; its first one is segment_tiny/1/model\.onnx", True),
+    renamed: ("names the model 'purify_tiny', but its folder is 'segment_tiny': give both the same name", True),
+    exchanged: (
+        r"version 2 has a file whose digest differs from its parameter 'sha256\.2': .* has [0-9a-f]{64}",
+        True,
+    ),
+    endless: ("has 'inf' as parameter 'threshold', which is not a number", True),
+    lost: (r"segment_tiny/2/model\.onnx cannot be read: No such file", False),
+    text: ("version 2 cannot be loaded", False),
+    of_another_stage: (
+        "other tensors in its file .* takes IMAGE TYPE_UINT8, LESION TYPE_UINT8 and .*; config.pbtxt says IMAGE",
+        False,
+    ),
+}
+"""What is wrong with a model, what is said of it, and whether also of one for Triton, which looks for itself."""
+
+
+@pytest.mark.parametrize(("damage", "engine"), [(each, engine) for each in DAMAGE for engine in Engine])
+def test_a_model_that_no_image_could_pass_is_refused_before_anything_is_planned(
+    damage, engine, tiny_repository, tmp_path
+):
+    repository = copy_with_digests(tiny_repository, tmp_path / "models")
+    asked = {Stage.SEGMENT: ModelChoice(name="segment_tiny")}
+    assert Offer.of_repository(repository, engine).check(asked)[Stage.SEGMENT].version == "2"
+    damage(repository / "segment_tiny")
+    told, always = DAMAGE[damage]
+    if always or engine is Engine.ONNXRUNTIME:
+        with pytest.raises(UsageError, match=f"^segment: .*{told}"):
+            Offer.of_repository(repository, engine).check(asked)
+    else:
+        Offer.of_repository(repository, engine).check(asked)
+
+
+def test_only_numbers_are_versions(tiny_repository, tmp_path):
+    repository = copy_with_digests(tiny_repository, tmp_path / "models")
+    for name in ("\u00b2", "\u0663", "backup", "1.old"):
+        (repository / "segment_tiny" / name).mkdir()
+    assert served_models(repository)["segment_tiny"] == ["1", "2"]

@@ -75,7 +75,7 @@ def test_ham10000s_column_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "split", "message"),
     [
-        ("image_id,age\na,3\n", None, "lacks the column dx; it needs image_id and diagnosis"),
+        ("image_id,age\na,3\n", None, "lacks the column diagnosis; it needs image_id and diagnosis"),
         ("diagnosis\nnevus\n", None, "lacks the column image_id"),
         ("image_id,diagnosis\na,nevus\n", "test", "lacks the column split"),
         ("image_id,diagnosis,split\na,nevus,train\n", "test", "no diagnosis of split 'test'"),

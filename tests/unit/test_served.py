@@ -83,6 +83,16 @@ def test_a_broken_contract_is_told(stage, text, complaint):
         describe(stage, "2", config(text))
 
 
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [("", "names no classes"), ("melanoma,nevus", "gives 3 probabilities, but .* names 2")],
+)
+def test_a_classifier_without_a_name_for_each_probability_is_refused(labels, complaint):
+    text = CLASSIFY.replace("melanoma, nevus,seborrheic_keratosis", labels)
+    with pytest.raises(ModelContractError, match=complaint):
+        describe(Stage.CLASSIFY, "1", config(text))
+
+
 def test_every_stage_has_a_contract_that_starts_with_the_image():
     assert set(CONTRACTS) == set(Stage)
     assert {contract.inputs[0].name for contract in CONTRACTS.values()} == {"IMAGE"}

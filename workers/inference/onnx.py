@@ -6,7 +6,6 @@ backend bit for bit.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError
 from dermbatch.models.configuration import read_config
+from dermbatch.models.modelfile import path_of, session, whole_file
 from dermbatch.models.repository import served_models
 from dermbatch.models.served import Array, ServedModel, describe
 from dermbatch.records.asked import ModelChoice
@@ -26,7 +26,6 @@ from dermbatch.stages import Stage
 
 _FRESH = 30.0  # seconds for which a model's description is trusted, after which a new version is noticed
 _BACKENDS = {"onnxruntime", "onnxruntime_onnx"}  # as `backend` and as `platform`
-_ERRORS = 3  # ONNX Runtime's severity; its warnings are for those who make models
 
 
 class OnnxRuntime:
@@ -92,24 +91,14 @@ class OnnxRuntime:
         return config
 
     def _loaded(self, model: ServedModel, config: Any) -> Any:
-        path = self._repository / model.name / model.version / (config.default_model_filename or "model.onnx")
-        try:
-            body = path.read_bytes()
-        except OSError as error:
-            raise ModelContractError(f"{path} cannot be read: {error}") from error
-        if hashlib.sha256(body).hexdigest() != model.sha256:
-            raise model.broken(f"has a file whose digest differs from its parameter 'sha256.{model.version}'")
-        try:
-            return onnxruntime.InferenceSession(body, _options(model), providers=["CPUExecutionProvider"])
-        except Exception as error:  # as above
-            raise model.broken(f"cannot be loaded: {error}") from error
+        body = whole_file(path_of(self._repository, model, config), model)
+        return session(body, model, config, _options(model))
 
 
 def _options(model: ServedModel) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(model.number("intra_op_thread_count", 0))
     options.inter_op_num_threads = int(model.number("inter_op_thread_count", 0))
-    options.log_severity_level = _ERRORS
     # Threads that spin while waiting take the processors from other images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")

@@ -16,6 +16,7 @@ from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContract
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.models.configuration import read_config
 from dermbatch.models.contracts import CONTRACTS
+from dermbatch.models.modelfile import TYPES
 from dermbatch.models.repository import default_model_repository, newest_file
 from dermbatch.models.served import Array, ServedModel, labels_of, parameters_of
 from dermbatch.models.triton import Triton
@@ -153,18 +154,27 @@ def _load_onnx(
     except Exception as error:  # onnxruntime's errors have no common base
         raise UsageError(f"{path} cannot be read as an ONNX model") from error
     names = tuple(output.name for output in session.get_outputs())
+    tensors = [*session.get_inputs(), *session.get_outputs()]
     shapes = {
         tensor.name: tuple(side if isinstance(side, int) else -1 for side in tensor.shape[1:])
-        for tensor in session.get_inputs()
+        for tensor in tensors
+        if tensor.shape
     }
 
     def run(**inputs: Image) -> dict[str, Array]:
-        outputs = session.run(None, {name: value[None] for name, value in inputs.items()})
+        try:
+            outputs = session.run(None, {name: value[None] for name, value in inputs.items()})
+        except Exception as error:  # as above
+            raise UsageError(f"{path} cannot be run: {error}") from error
         return {name: value[0] for name, value in zip(names, outputs, strict=True)}
 
     model = LoadedModel(name=str(path), shapes=shapes, parameters=parameters, run=run)
     if stage is not None:
-        model.require(stage, set(shapes), set(names))
+        model.require(stage, {tensor.name for tensor in session.get_inputs()}, set(names))
+        contract = CONTRACTS[stage]
+        model.keep_types(
+            (*contract.inputs, *contract.outputs), {one.name: TYPES.get(one.type, one.type) for one in tensors}
+        )
     return model
 
 
