@@ -60,7 +60,7 @@ def whole(store: ObjectStore, kept: Difference, source: Callable[[], Picture]) -
 
     Raises:
         ObjectNotFound: If the differences were deleted.
-        ArtifactDamaged: If they have changed, or the source's pixels have (of another version's decoder).
+        ArtifactDamaged: If they have changed, or the source's pixels have (decoders of another version).
     """
     body = differences(store, kept)
     try:
