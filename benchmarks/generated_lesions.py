@@ -3,7 +3,7 @@
 ``python -m benchmarks.generated_lesions --data DATA --fold 4=DIR,DIR [--fold 3=DIR] [--json FILE]``
 ``python -m benchmarks.generated_lesions --smoke``: drawn pictures and a few steps, as a test
 
-A ResNet-50 learns from nothing, on whole pictures, and is measured on a source that it has not seen
+A ResNet-50 learns from scratch, on whole pictures, and is measured on a source that it has not seen
 (:mod:`lesionnets.data.sources.folds`), with the same number of steps, seed and views in each arm:
 
 - ``all``: originals, their purified copies, and of scarce diagnoses generated pictures until each diagnosis is as

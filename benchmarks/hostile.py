@@ -37,7 +37,7 @@ def progressive(scans: int, side: int) -> bytes:
     return whole[:-2] + last * (scans - whole.count(b"\xff\xda")) + b"\xff\xd9"
 
 
-def _ifd(at: int, tags: dict[int, tuple[int, int]], following: int) -> bytes:
+def _ifd(tags: dict[int, tuple[int, int]], following: int) -> bytes:
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in sorted(tags.items()))
     return struct.pack("<H", len(tags)) + entries + struct.pack("<I", following)
 
@@ -49,7 +49,7 @@ def directories(count: int) -> bytes:
         tags = {256: (4, 64), 257: (4, 64), 258: (3, 8), 259: (3, 1), 262: (3, 1), 273: (4, 8), 277: (3, 1)}
         tags |= {278: (4, 64), 279: (4, 4096)}
         size = 6 + 12 * len(tags)
-        made.append(_ifd(at, tags, at + size if number < count - 1 else 0))
+        made.append(_ifd(tags, at + size if number < count - 1 else 0))
         at += size
     return b"".join(made)
 
@@ -60,7 +60,7 @@ def huge_tile(side: int) -> bytes:
     tags = {256: (4, 100), 257: (4, 100), 258: (3, 16), 259: (3, 8), 262: (3, 1), 277: (3, 1)}
     tags |= {322: (4, side), 323: (4, side), 324: (4, 8), 325: (4, len(body))}
     start = 8 + len(body)
-    return b"II*\0" + struct.pack("<I", start) + body + _ifd(start, tags, 0)
+    return b"II*\0" + struct.pack("<I", start) + body + _ifd(tags, 0)
 
 
 def progressive_in_tiff(scans: int, side: int) -> bytes:
@@ -69,7 +69,7 @@ def progressive_in_tiff(scans: int, side: int) -> bytes:
     tags = {256: (4, side), 257: (4, side), 258: (3, 8), 259: (3, 7), 262: (3, 6), 277: (3, 3)}
     tags |= {273: (4, 8), 278: (4, side), 279: (4, len(body))}
     start = 8 + len(body)
-    return b"II*\0" + struct.pack("<I", start) + body + _ifd(start, tags, 0)
+    return b"II*\0" + struct.pack("<I", start) + body + _ifd(tags, 0)
 
 
 def _dicom(syntax: str, uid: str) -> tuple[Dataset, FileMetaDataset]:

@@ -1,9 +1,9 @@
-"""What queue and ledger cost: jobs/s with work that is nothing, beside plain Celery with ``acks_late``.
+"""What queue and ledger cost: jobs/s with jobs that do nothing, compared with plain Celery with ``acks_late``.
 
 Ours is the whole way of a job: the orchestrator reads the manifest and enqueues; a worker claims, makes a record,
 finishes. Celery's is: ``send_task`` for each job; a worker makes the same record and acknowledges late. Records
 stay in the memory of the worker processes on both sides. Real Valkey, real workers with as many processes; both
-sides take turns, so that what else the machine does strikes both, and the ratio is the median of the rounds'.
+sides take turns, so that whatever else the machine does affects both, and the ratio is the median of the rounds'.
 
     python -m benchmarks.overhead [--jobs N] [--rounds N] [--slots N] [--prefetch N] [--warm-up N]
 """

@@ -42,7 +42,7 @@ def differences(store: ObjectStore, kept: Difference) -> bytes:
 
     Raises:
         ObjectNotFound: If their object was deleted.
-        ArtifactDamaged: If they are others.
+        ArtifactDamaged: If they have changed.
     """
     body = kept.body if kept.key is None else store.get(store.bucket, kept.key)
     if body is None or written_as(body) != kept.written:
@@ -60,7 +60,7 @@ def whole(store: ObjectStore, kept: Difference, source: Callable[[], Picture]) -
 
     Raises:
         ObjectNotFound: If the differences were deleted.
-        ArtifactDamaged: If they are others, or the source's pixels are (of another version's decoder).
+        ArtifactDamaged: If they have changed, or the source's pixels have (decoders of another version).
     """
     body = differences(store, kept)
     try:

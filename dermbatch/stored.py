@@ -88,7 +88,9 @@ def checked(body: bytes, record: StageRecord, name: str) -> bytes:
 
 def damaged(key: str, size: int, written: Written) -> ArtifactDamaged:
     """The error for a file that is not as it was written."""
-    how = f"it has {size:,} bytes of {written.bytes:,}" if size != written.bytes else "its digest is another"
+    how = (
+        f"it has {size:,} bytes of {written.bytes:,}" if size != written.bytes else "its digest is a different one"
+    )
     return ArtifactDamaged(f"{key} is damaged: {how}")
 
 

@@ -91,7 +91,7 @@ def _load(model: nn.Module, found: dict[str, Tensor], path: Path) -> None:
 
 def _served(path: Path) -> dict[str, Tensor]:
     """The weights in an ONNX file written by `lesionnets export`, by the network's own names."""
-    import onnx  # noqa: PLC0415 - who trains from nothing does not wait for it
+    import onnx  # noqa: PLC0415 - who trains from scratch does not wait for it
 
     try:
         graph = onnx.load(path).graph

@@ -117,7 +117,7 @@ def of_stock(options: argparse.Namespace, folder: Path) -> Result:
                 app.send_task(stock.TASK, args=[work.BATCH, index], producer=producer)
         app.close()
         loop = Loop(house, listed, options.images, options.seed)
-        outcome = loop.run(stock_ended(house, loop, options.images), options.deadline)
+        outcome = loop.run(stock_ended(house, loop), options.deadline)
         batch = work.no_op_batch(work.BATCH, options.images)
         verdict = judge(store, house.log, batch, no_op_artifacts_whole, house.hits(work.BATCH), ours=False)
         return Result(outcome, verdict, dict(house.own_deaths))
@@ -125,11 +125,11 @@ def of_stock(options: argparse.Namespace, folder: Path) -> Result:
         house.stop()
 
 
-def stock_ended(house: House, loop: Loop, images: int) -> Callable[[], bool]:
+def stock_ended(house: House, loop: Loop) -> Callable[[], bool]:
     """Tells whether stock Celery is through.
 
-    It is where nothing is queued or unacknowledged any more, and where no record came for four visibility
-    time-outs: what is not there then never comes.
+    It is if nothing is queued or unacknowledged any more, and no record has come for four visibility time-outs:
+    what is not there then never comes.
     """
     seen, since = -1, time.monotonic()
 

@@ -29,7 +29,7 @@ class Floor:
     Args:
         events: Time.
         speed: How long an image takes.
-        bulk_share: Of what workers begin, while both lanes wait.
+        bulk_share: Share of bulk in what workers begin while both lanes wait.
         at_once: Bulk images that a slot takes as one, to save time here.
         outcome: Is told what becomes of images.
         ended: Told about a pod that was to leave and has nothing in hand any more.
@@ -96,7 +96,7 @@ class Floor:
             self._ended(pod)
 
     def give_back(self, worker: Pod, after: float) -> None:
-        """What a worker has in hand goes to others, some seconds later; what it has finished of it is finished."""
+        """What a worker has in hand goes to others, some seconds later, except for what it has finished."""
         now, each = self._events.now, self._speed.worker + self._speed.triton
         for job in list(worker.jobs):
             left = job.left(now, each)
@@ -121,7 +121,7 @@ class Floor:
                     self._begin(pod, self._next(lanes))
 
     def _next(self, lanes: tuple[Lane, ...]) -> Lane:
-        """As a worker chooses, whose count of what is owed to bulk goes on where both wait."""
+        """The lane that a worker would choose; what is owed to bulk counts only while both wait."""
         waiting = [lane for lane in lanes if self._lines[lane].waiting]
         if len(waiting) == 1:
             return waiting[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from dermbatch import layout
@@ -36,7 +36,6 @@ _FILES: dict[Kind, tuple[str, str]] = {
 @router.get("/{kind}", response_class=StreamingResponse)
 def export(
     kind: Kind,
-    request: Request,
     found: TheView,
     store: TheStore,
     ids: Annotated[str, Query(description="only these images, as batch number and index: 0:15,1:3")] = "",

@@ -108,7 +108,7 @@ def agreement_of(
     with_known: list[Pair] = []
     seen: set[Case] = set()
     adjudicated = 0
-    for one in in_order(partial(_looked, store, frozenset(queue.known)), queue.cases, _AT_A_TIME):
+    for one in in_order(partial(_looked, store), queue.cases, _AT_A_TIME):
         pairs = partial(_pairs, one, measured)
         between += pairs(combinations(one.readings, 2))
         with_model += pairs((reading, one.model) for reading in one.readings if one.model is not None)
@@ -157,7 +157,7 @@ def _pairs(one: Looked, measured: Measured, both: Iterable[tuple[Reading, Readin
     ]
 
 
-def _looked(store: ObjectStore, known: frozenset[Case], case: Case) -> Looked:
+def _looked(store: ObjectStore, case: Case) -> Looked:
     """An image's readings; without a reader's, masks are not read."""
     found = decisions(store, case.batch, case.index)
     # Only the first reading is certainly blind: having made it, a reader may see what others decided.

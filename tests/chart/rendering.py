@@ -28,7 +28,7 @@ def values_of(situation):
 
 
 def template(situation, **changed):
-    """Helm's answer where some values are other ones: ``{"redis.builtin": False}``."""
+    """Helm's answer with some values changed: ``{"redis.builtin": False}``."""
     sets = [part for name, value in changed.items() for part in ("--set-json", f"{name}={json.dumps(value)}")]
     files = () if situation is None else ("--values", values_of(situation))
     return helm("template", RELEASE, CHART, "--namespace", NAMESPACE, *files, *sets)
@@ -42,7 +42,7 @@ def refusal(situation=None, **changed):
 
 
 def rendered(situation, **changed):
-    """All objects where some values are other ones."""
+    """All objects with some values changed."""
     code, text, stderr = template(situation, **changed)
     assert code == 0, stderr
     return [document for document in yaml.safe_load_all(text) if document]

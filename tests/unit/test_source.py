@@ -76,7 +76,7 @@ def test_a_disk_that_fails_for_now_is_tried_again(tmp_path, monkeypatch, code):
 
 
 def test_an_object_that_was_opened_is_read_whatever_is_held_of_the_frame_before(tmp_path):
-    """Who opened it was told about its content, which may be another than before."""
+    """Who opened it was told about its content, which may differ from before."""
     path = tmp_path / "frames.dcm"
     last = LastFile()
     for body in (b"first", b"second"):

@@ -1,4 +1,4 @@
-"""Words hidden around the pixels of DICOM files: none is left after de-identification, and no pixel is another."""
+"""Words hidden around the pixels of DICOM files: none is left after de-identification, and no pixel differs."""
 
 import struct
 import warnings

@@ -162,7 +162,7 @@ def _hand_over(
 
     Raises:
         StaleArtifact: If a picture is gone from the store.
-        SourceReplaced: If the object is another than the one that the stages are of.
+        SourceReplaced: If the object is not the one that the stages are of.
     """
     destination = destinations.named(job.order.send_to) if job.order.send_to is not None else None
     made, output, sent = Delivered(), None, None

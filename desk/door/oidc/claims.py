@@ -20,7 +20,7 @@ class Claimed:
     """What claims say about somebody.
 
     Attributes:
-        name: What they are called; the subject where the claim is not there.
+        name: What they are called; the subject if that claim is missing.
         roles: Their roles; none if no claim says, empty if one says that they have none.
         tenant: Their tenant; none if no claim says.
         is_whole: Whether all claims that are asked for were there.
@@ -62,7 +62,7 @@ def _text(claims: Mapping[str, Any], path: str | None) -> str | None:
 
 
 def _at(claims: Mapping[str, Any], path: str) -> Any:
-    """The claim of this name, which may have dots; else what the way with dots between leads to."""
+    """The claim of this name, which may have dots; otherwise the one that the name leads to as a dotted path."""
     if path in claims:
         return claims[path]
     found: Any = claims

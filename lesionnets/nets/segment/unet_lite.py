@@ -18,7 +18,7 @@ class UNetLite(Segmenter):
     """U-Net on an EfficientNet-Lite that knows ImageNet; the network of the recipe ``segment_lite``.
 
     With only 2,000 lesions to train on, features learned on a million photographs outline lesions better than
-    features learned from nothing. EfficientNet-Lite (Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946) has
+    features learned from scratch. EfficientNet-Lite (Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946) has
     such features at a small cost on a processor. The decoder filters each channel separately, because otherwise
     most of the work would be at full resolution.
 

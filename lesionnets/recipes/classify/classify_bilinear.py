@@ -1,4 +1,4 @@
-"""Diagnosis by discovered patterns, with the network of the patent's sources, trained from nothing (S17).
+"""Diagnosis by discovered patterns, with the network of the patent's sources, trained from scratch (S17).
 
 Lin et al. (ICCV 2015) start from ImageNet's weights. None are free for VGG-16, so the filters are learned here.
 Views, balance and measure are as in ``classify_lite``, except for the lesion alone.

@@ -40,7 +40,7 @@ EACH = 14
 """Pairs from an image: of 1,800 images 2.1 GB."""
 STEPS = 500  # batches that make an "epoch" of random patches
 RATE, FINE_RATE = 1e-3, 2e-4
-"""Peak learning rates: from nothing, and from weights that are given."""
+"""Peak learning rates: from scratch, and from weights that are given."""
 PATIENCE = 40
 LEAST_ERROR = 2e-5
 """Of 1, added before the logarithm: 47 dB, beyond which better is no aim."""

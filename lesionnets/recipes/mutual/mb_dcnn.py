@@ -53,7 +53,7 @@ class MutualRecipe:
         backbone: One of ``lesionnets.nets.mutual.mutual.BACKBONES``.
         size: Side of the pictures in pixels.
         batch_size: Images in a batch.
-        rate: Peak learning rate of layers that start from nothing; those from ImageNet or coarse-SN get a tenth.
+        rate: Peak learning rate of layers that start from scratch; those from ImageNet or coarse-SN get a tenth.
         width: Keyword arguments that make networks narrower, for segmentation and for classification.
     """
 

@@ -1,4 +1,4 @@
-"""MB-DCNN at the paper's size, on Xception from nothing, for a GPU. All else is as in the recipe ``mb_dcnn``.
+"""MB-DCNN at the paper's size, on Xception from scratch, for a GPU. All else is as in the recipe ``mb_dcnn``.
 
 It has 130 million parameters, and there are no ImageNet weights for it under a free licence. So it needs hours,
 and more images than ISIC 2017 has.

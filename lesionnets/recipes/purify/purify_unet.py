@@ -43,7 +43,7 @@ PATIENCE = 40
 WIDTHS = (16, 32, 64, 96)
 """Channels of the levels at width 1.0, which two CPU cores can train."""
 RATE, FINE_RATE = 3e-3, 2e-3
-"""Peak learning rates, from nothing and from given weights, which are usually those of a wider network."""
+"""Peak learning rates, from scratch and from given weights, which are usually those of a wider network."""
 OUTSIDE_WEIGHT = 0.3
 """Weight of one level of change outside hair, relative to the share of error left inside, when choosing."""
 HOLE_WEIGHT = 6.0

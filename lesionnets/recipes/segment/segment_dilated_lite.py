@@ -1,7 +1,7 @@
 """Bisla's dilated U-Net (S3) on an EfficientNet-Lite0 with ImageNet's weights; ISIC 2017 (CC0).
 
 Everything is as in ``segment_dilated``, the paper's recipe (binary cross-entropy, Adam), except the encoder: its
-first blocks are frozen, and the rest learns a tenth as fast as what starts from nothing.
+first blocks are frozen, and the rest learns a tenth as fast as what starts from scratch.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def optimiser(model: OneShot) -> torch.optim.Optimizer:
 def loss_step(model: nn.Module, batch: Batch, *, learning: Learning) -> Tensor:
     """Cross-entropy and Dice of a batch of episodes; freezes what its kind of learning freezes.
 
-    The paper uses Dice alone, with which learners that start from nothing do not learn: it stays at 0.6.
+    The paper uses Dice alone, with which learners that start from scratch do not learn: it stays at 0.6.
     """
     assert isinstance(model, OneShot)  # noqa: S101 - for the type checker
     if learning is Learning.ALTERNATE:

@@ -54,9 +54,9 @@ class Webhook:
     """A server in a thread of its own, from ``with`` to the end of its block.
 
     ``POST /events`` takes notifications: 200 once they are accepted, 400 for anything else, 401 without the token,
-    413 above 1 MiB, 503 if there is no room; stores then send again. ``GET /healthz``
-    says 200. Heads have 5 s to arrive, bodies 10 s, and 128 connections are held (``impatient.py``). Requests are
-    not logged: their bodies hold the keys of objects, and those often patients' names.
+    413 above 1 MiB, 503 if there is no room; stores then send again. ``GET /healthz`` says 200. Heads have 5 s to
+    arrive, bodies 10 s, and 128 connections are held (``impatient.py``). Requests are not logged: their bodies
+    hold the keys of objects, and those often patients' names.
 
     Args:
         settings: Address, port (0: a free one) and token.
