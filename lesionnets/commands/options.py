@@ -69,15 +69,18 @@ def not_over(out: Path | None, labels: Path | None) -> None:
 
 
 def _makable(path: Path) -> Path:
-    """A folder that can be written into, made if needed, before hours are spent on what is to be in it."""
+    """A folder that can be made and written into, before hours are spent on what is to be in it."""
     if path.is_file():
         raise UsageError(f"{path} is a file: name a folder")
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be made: {error.strerror}") from error
     if not os.access(path, os.W_OK):
         raise UsageError(f"{path} cannot be written: choose another folder, or change its permissions")
+    for folder in made:
+        folder.rmdir()
     return path
 
 

@@ -68,6 +68,19 @@ def up(
     )
     begin = log.stat().st_size if log.exists() else 0
     pid = _spawn(argv, {**base_environment(os.environ), **settings_environment(without_salt(settings))}, log)
+    try:
+        return _wait_for(home, pid, log, begin, timeout)
+    except BaseException:  # interrupted, too: nobody expects what did not say that it runs
+        _end(pid, settings)
+        raise
+
+
+def _wait_for(home: Path, pid: int, log: Path, begin: int, timeout: float) -> Settings:
+    """Wait until the stack of this process serves.
+
+    Raises:
+        StackError: If it ends, or does not serve in time.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         state = read_state(home)
@@ -76,7 +89,6 @@ def up(
         if not wait_gone([pid], 0):
             raise StackError(f"the stack did not start; its log {log} says:\n{_tail(log, begin)}")
         time.sleep(0.1)
-    _end(pid, settings)
     raise StackError(f"the stack did not start within {timeout:g} s; its logs are in {logs_path(home)}")
 
 

@@ -53,6 +53,19 @@ def test_no_process_outlives_a_command(number, code, samples, small_models, tmp_
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stack_whose_start_is_interrupted_is_gone(number, code, small_models, tmp_path):
+    command = Command("up", "--home", tmp_path, "--model-repository", small_models)
+    wait_for((tmp_path / "stack.json").exists, 90, "the first parts")
+    family = running_under(tmp_path)
+    assert len(family) > 2
+    command.process.send_signal(number)
+    ended = command.end(60)
+    assert ended.code == code
+    assert gone(running_under(tmp_path)) == []
+    assert gone(family) == []
+
+
 def test_after_an_interruption_the_same_folder_can_be_used_again(samples, small_models, tmp_path):
     command = Command(
         "run", samples, "--out", tmp_path / "out", "--batch", "one", "--model-repository", small_models
