@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from dermbatch.errors import UsageError
+from dermbatch.errors import ModelContractError, UsageError
 from dermbatch.images import lesion
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
@@ -336,7 +336,7 @@ def test_flips_without_a_checkpoint_or_for_other_stages_are_refused(tmp_path: Pa
 
 
 def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp_path: Path) -> None:
-    file = tmp_path / "classifier" / "1" / "model.onnx"
+    file = tmp_path / "classify_lite" / "1" / "model.onnx"
     file.parent.mkdir(parents=True)
     file.write_bytes((REPOSITORY / "classify_lite" / "1" / "model.onnx").read_bytes())
     assert load_model(file, Stage.CLASSIFY).labels == ()
@@ -346,7 +346,7 @@ def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp
     assert load_model(networks[Stage.CLASSIFY], Stage.CLASSIFY).labels == classify.DIAGNOSES
     assert load_model(networks[Stage.SEGMENT], Stage.SEGMENT).number("threshold", 0) == lesion.THRESHOLD
     config.write_text("name: [")
-    with pytest.raises(UsageError, match="not a Triton model configuration"):
+    with pytest.raises(ModelContractError, match=r"config\.pbtxt cannot be read"):
         load_model(file, Stage.CLASSIFY)
     with pytest.raises(UsageError, match="'x' as parameter 'threshold', which is not a number"):
         LoadedModel("m", parameters={"threshold": "x"}, run=dict).number("threshold", 0.5)

@@ -106,6 +106,7 @@ def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, sh
     Raises:
         UsageError: If the file is missing, is neither a checkpoint nor ONNX, or is a model of another stage; if
             there is no such Triton or model; if it cannot flip.
+        ModelContractError: If the configuration beside an ONNX file cannot be read, or names another model.
     """
     if stage is not None and str(path).startswith("triton:"):
         _refuse_flips(path, flips)
