@@ -61,7 +61,7 @@ def test_profiles_of_aws_matter_only_to_stores_that_may_be_meant(monkeypatch, tm
     assert (
         connect(StoreSettings(endpoint_url="http://127.0.0.1:1", **OWN)).meta.endpoint_url == "http://127.0.0.1:1"
     )
-    with pytest.raises(UsageError, match="AWS_.*config"):
+    with pytest.raises(UsageError, match=r"AWS_.*config"):
         connect(StoreSettings())
     monkeypatch.delenv("AWS_CONFIG_FILE")
     with pytest.raises(UsageError, match="nobody"):
