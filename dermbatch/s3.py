@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,14 @@ from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
 
 from dermbatch import __version__, metrics
-from dermbatch.errors import ObjectBrokeOff, ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable
+from dermbatch.errors import (
+    ObjectBrokeOff,
+    ObjectNotFound,
+    PermanentError,
+    StoreRefused,
+    StoreUnavailable,
+    UsageError,
+)
 from dermbatch.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -47,15 +55,36 @@ BROKEN = (BotoCoreError, HTTPError, OSError)
 
 _SHA256_BYTES = 32
 
+_NO_PROFILE = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+"""Of botocore: name in files, in the environment, default and conversion of a variable."""
+
 # boto3's documentation: sharing a client between threads is safe, making one is not.
 _making = threading.Lock()
 
 
 def connect(settings: StoreSettings) -> S3Client:
-    """A client of the store; safe to share between threads, but not with a forked process."""
+    """A client of the store; safe to share between threads, but not with a forked process.
+
+    Raises:
+        UsageError: If AWS's own variables and files, or the address, cannot be used.
+    """
+    try:
+        return _connected(settings)
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(
+            f"the object store's settings (DERMBATCH_STORE__..., AWS_...) cannot be used: {error}"
+        ) from error
+
+
+def _connected(settings: StoreSettings) -> S3Client:
     secret = settings.secret_access_key
     with _making:
-        core = Session()
+        # A stack's own store has nothing to do with whatever profiles this machine has, or lacks.
+        core = Session(session_vars=_NO_PROFILE if _is_local(settings.endpoint_url) and secret else None)
         core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
         session = boto3.session.Session(
             botocore_session=core,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -37,6 +38,8 @@ _COMMANDS = {
     "doctor": ("doctor",),
 }
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
 _VALUES = {"int": "N", "float": "NUMBER", "Path": "PATH", "datetime": "TIME"}
 
 
@@ -68,6 +71,11 @@ def run(typed: Sequence[str]) -> None:
         sys.exit(2)
     except DermbatchError as error:
         err.print(f"[red]dermbatch:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        sys.stderr.write(f"dermbatch: {f'{error.filename}: ' if error.filename else ''}{error.strerror}\n")
         sys.exit(1)
 
 

@@ -144,10 +144,13 @@ def samples(
     ] = None,
 ) -> None:
     """Draw sample images: skin, lesions, hairs, rulers, ink, gel bubbles; JPEG, PNG, TIFF and DICOM."""
-    number = int(seed) if re.fullmatch(r"-?\d{1,18}", seed) else zlib.crc32(seed.encode())
-    paths = write_samples(
-        folder, count, seed=number, truth=truth or folder.with_name(f"{folder.name}-truth"), kind=kind
-    )
+    number = int(seed) if re.fullmatch(r"[0-9]{1,18}", seed) else zlib.crc32(seed.encode(errors="surrogateescape"))
+    masks = truth or Path(f"{folder.resolve()}-truth")
+    if masks.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"the true masks would be taken for images in {folder}: name another folder with --truth")
+    for made in (folder, masks):
+        options.make_folder(made)
+    paths = write_samples(folder, count, seed=number, truth=masks, kind=kind)
     out.print(f"{len(paths)} images in {folder}", markup=False, soft_wrap=True)
 
 

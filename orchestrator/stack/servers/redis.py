@@ -97,7 +97,8 @@ def valkey_binary() -> Path:
 
 
 def _quoted(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace('"', '\\"')
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _answers(url: str) -> bool:
