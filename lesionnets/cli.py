@@ -16,6 +16,7 @@ from lesionnets.commands import data, evaluate
 from lesionnets.commands.generate import evaluate_generated, generate
 from lesionnets.commands.oneshot import evaluate_oneshot
 from lesionnets.commands.operate import operate
+from lesionnets.commands.options import MADE
 from lesionnets.commands.patterns import evaluate_retrieval, patterns
 from lesionnets.commands.precision import precision
 from lesionnets.evaluation.figures.intervals import Figure
@@ -50,7 +51,9 @@ def recipe_names() -> list[str]:
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(recipe_names())}.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.", callback=MADE)
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(envvar="LESIONNETS_DATA", help="Folder in the layout of docs/data.md.")
     ] = None,
@@ -169,7 +172,9 @@ def usual(
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run, or the run's folder.")],
-    repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
+    repository: Annotated[Path, typer.Option(help="Triton model repository.", callback=MADE)] = Path(
+        "model_repository"
+    ),
     version: Annotated[str | None, typer.Option(help="A whole number; the next free one by default.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; by default that of the recipe.")] = None,
     flips: Annotated[

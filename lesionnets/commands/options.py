@@ -68,8 +68,10 @@ def not_over(out: Path | None, labels: Path | None) -> None:
         raise UsageError(f"--out {out} would replace the labels: name another file")
 
 
-def _makable(path: Path) -> Path:
+def _makable(path: Path | None) -> Path | None:
     """A folder that can be made and written into, before hours are spent on what is to be in it."""
+    if path is None:
+        return None
     if path.is_file():
         raise UsageError(f"{path} is a file: name a folder")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -158,9 +158,9 @@ def named(texts: Iterable[str]) -> dict[Stage, ModelChoice]:
     """The models that texts like ``STAGE=NAME@VERSION`` name.
 
     Raises:
-        UsageError: If one is not written like that.
+        UsageError: If one is not written like that, or a stage gets two.
     """
-    chosen = {}
+    chosen: dict[Stage, ModelChoice] = {}
     for text in texts:
         stage, _, model = text.partition("=")
         name, _, version = model.partition("@")
@@ -168,7 +168,11 @@ def named(texts: Iterable[str]) -> dict[Stage, ModelChoice]:
             raise UsageError(
                 f"--model {text!r}: write STAGE=NAME or STAGE=NAME@VERSION, STAGE one of {','.join(ORDER)}"
             )
-        chosen[Stage(stage)] = ModelChoice(name=name, version=version or None)
+        choice = ModelChoice(name=name, version=version or None)
+        if chosen.setdefault(Stage(stage), choice) != choice:
+            raise UsageError(
+                f"--model names two models for {stage}: {chosen[Stage(stage)].name} and {name}; name one"
+            )
     return chosen
 
 

@@ -147,7 +147,13 @@ def test_what_is_needed_last_is_looked_at_first(
     assert "'moss' cannot be drawn" in refused("evaluate", "purify", *torn, "--occlusions", "hair,moss")
     assert "name what to draw" in refused("evaluate", "purify", *torn, "--occlusions", "")
     assert "no model file none.onnx" in refused("evaluate", "purify", *torn, *masks, "--segment", "none.onnx")
-    for words in (("precision", "segment", *torn, "--repository"), ("data", "pairs", *torn, "--out")):
+    places: tuple[tuple[object, ...], ...] = (
+        ("precision", "segment", *torn, "--repository"),
+        ("data", "pairs", *torn, "--out"),
+        ("train", "segment_lite", "--out"),
+        ("export", "none.pt", "--repository"),
+    )
+    for words in places:
         assert f"{file} is a file" in refused(*words, file)
         assert "cannot be made" in refused(*words, "/proc/folder")
 

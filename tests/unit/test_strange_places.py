@@ -10,6 +10,7 @@ from dermbatch.errors import UsageError
 from dermbatch.s3 import connect
 from dermbatch.settings import StoreSettings
 from orchestrator.cli.program import run
+from orchestrator.planning.models import named
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.state import make_home
 
@@ -38,6 +39,12 @@ def test_samples_say_where_they_cannot_be(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert "cannot be created" in told(capsys, "samples", tmp_path / "file")
     assert "name another folder with --truth" in told(capsys, "samples", tmp_path, "--truth", tmp_path / "truth")
+
+
+def test_a_stage_is_not_given_two_models():
+    assert named(["segment=a@1", "segment=a@1"]) == named(["segment=a@1"])
+    with pytest.raises(UsageError, match="two models for segment: a and b"):
+        named(["segment=a", "segment=b"])
 
 
 def test_a_home_that_cannot_be_made_or_told_is_refused(tmp_path):
