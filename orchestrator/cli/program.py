@@ -38,7 +38,8 @@ _COMMANDS = {
     "doctor": ("doctor",),
 }
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_FROM_OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors that only users can mend: a disk is full, or a file is not theirs."""
 
 _VALUES = {"int": "N", "float": "NUMBER", "Path": "PATH", "datetime": "TIME"}
 
@@ -73,7 +74,7 @@ def run(typed: Sequence[str]) -> None:
         err.print(f"[red]dermbatch:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _FROM_OUTSIDE:
             raise
         sys.stderr.write(f"dermbatch: {f'{error.filename}: ' if error.filename else ''}{error.strerror}\n")
         sys.exit(1)

@@ -1,5 +1,6 @@
 """Folders, environments and terminals that nobody thinks of end in a sentence, or do no harm."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from dermbatch.errors import UsageError
 from dermbatch.s3 import connect
 from dermbatch.settings import StoreSettings
+from orchestrator.cli.commands import once
 from orchestrator.cli.program import run
 from orchestrator.planning.models import named
 from orchestrator.stack.servers.redis import redis_part
@@ -76,6 +78,17 @@ def test_profiles_of_aws_matter_only_to_stores_that_may_be_meant(monkeypatch, tm
     monkeypatch.delenv("AWS_PROFILE")
     with pytest.raises(UsageError, match="nowhere"):
         connect(StoreSettings(endpoint_url="nowhere", region="eu-central-1", **OWN))
+
+
+def test_what_is_not_the_users_is_named(monkeypatch, capsys):
+    def closed(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "out/batches")
+
+    monkeypatch.setattr(once.options, "repository", closed)
+    with pytest.raises(SystemExit) as ended:
+        run(["run", ".", "--out", "out"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "dermbatch: out/batches: Permission denied\n"
 
 
 def test_a_full_disk_behind_the_output_is_one_sentence():
