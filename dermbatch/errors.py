@@ -40,6 +40,10 @@ class HomeInUse(UsageError, StackError):
     """Another command has the local stack's folder; nothing was started."""
 
 
+class HomeUnusable(UsageError, StackError):
+    """The local stack's folder cannot be made, or its servers cannot be told its name; nothing was started."""
+
+
 class PermanentError(DermbatchError):
     """Trying again cannot help: recorded in ``failed/`` at once."""
 

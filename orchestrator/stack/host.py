@@ -51,6 +51,7 @@ def up(
 
     Raises:
         HomeInUse: If another one, or a command, has its folder.
+        HomeUnusable: If that cannot be made.
         StackError: If it does not come up; nothing is left running then. Names the log.
     """
     home = home.resolve()

@@ -123,6 +123,7 @@ class Stack:
 
         Raises:
             HomeInUse: If another stack or command has the home.
+            HomeUnusable: If the home cannot be made.
             StackError: If the home cannot be written, or a part does not come up; names its log.
         """
         try:

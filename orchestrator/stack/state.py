@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psutil
 from pydantic import Field, ValidationError
 
-from dermbatch.errors import HomeInUse, UsageError
+from dermbatch.errors import HomeInUse, HomeUnusable
 from dermbatch.records.asked import Record
 
 _LOCK_TRIES = 10
@@ -31,17 +31,19 @@ def make_home(home: Path) -> None:
     """Make a stack's home and its log folder private to their owner, creating them if needed.
 
     Raises:
-        UsageError: If they cannot be made, or the servers cannot be told the name.
+        HomeUnusable: If they cannot be made, or the servers cannot be told the name.
     """
     try:
         str(home).encode()
     except UnicodeEncodeError as error:
-        raise UsageError("the folder's name is not UTF-8, which its servers need; name another folder") from error
+        raise HomeUnusable(
+            "the folder's name is not UTF-8, which its servers need; name another folder"
+        ) from error
     for folder in (home, logs_path(home)):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise UsageError(f"{folder} cannot be made: {error.strerror}; name another folder") from error
+            raise HomeUnusable(f"{folder} cannot be made: {error.strerror}; name another folder") from error
         with suppress(PermissionError):  # owned by somebody else, who decides
             folder.chmod(0o700)
 

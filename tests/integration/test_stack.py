@@ -195,7 +195,7 @@ def test_where_a_part_does_not_come_up_nothing_stays(tmp_path, models):
 
 def test_a_home_that_cannot_be_used_is_reported(tmp_path, models):
     (tmp_path / "file").touch()
-    with pytest.raises(StackError, match=r"file/home cannot be used.*Not a directory"):
+    with pytest.raises(StackError, match=r"file/home cannot be made: Not a directory"):
         Stack(tmp_path / "file" / "home", Settings(), model_repository=models).start()
 
 
