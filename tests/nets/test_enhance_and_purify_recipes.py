@@ -50,6 +50,7 @@ from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 RECIPES = [
     ("enhance_espcn", "psnr_gain_clinical"),
+    ("enhance_double", "psnr_gain_clinical"),
     ("enhance_plain", "psnr_gain_clinical"),
     ("enhance_srgan", "perceptual_gain"),
     ("purify_unet", "score"),

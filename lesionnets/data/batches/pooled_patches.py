@@ -23,7 +23,7 @@ dermatoscopes, and pictures of fewer pixels, show more detail a pixel."""
 
 
 class PooledPatches:
-    """Batches of float tensors in 0 to 1: [N, 3, patch, patch] and [N, 3, 4 patch, 4 patch].
+    """Batches of float tensors in 0 to 1: [N, 3, patch, patch] and [N, 3, scale patch, scale patch].
 
     Args:
         images: RGB uint8 [H, W, 3]; those that are smaller than a patch are skipped. They are read once.
@@ -32,25 +32,32 @@ class PooledPatches:
         batch_size: Pairs in a batch.
         steps: Batches in an epoch.
         seed: Seed of the pool.
+        scale: Sides of the originals over those of the small patches.
 
     Raises:
         UsageError: If no image is large enough.
     """
 
     def __init__(
-        self, images: Iterable[Image], *, patch: int, each: int, batch_size: int, steps: int, seed: int
+        self,
+        images: Iterable[Image],
+        *,
+        patch: int,
+        each: int,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        scale: int = SCALE,
     ) -> None:
-        random = np.random.default_rng(seed)
+        random, side = np.random.default_rng(seed), patch * scale
         pairs = [
-            _pair(image, patch * SCALE, random)
+            _pair(image, side, scale, random)
             for image in images
-            if min(image.shape[:2]) >= patch * SCALE
+            if min(image.shape[:2]) >= side
             for _ in range(each)
         ]
         if not pairs:
-            raise UsageError(
-                f"no training image measures {patch * SCALE} pixels on both sides; give larger images"
-            )
+            raise UsageError(f"no training image measures {side} pixels on both sides; give larger images")
         self._small, self._truth = (np.stack(part) for part in zip(*pairs, strict=True))
         self._batch_size, self._steps = batch_size, steps
 
@@ -70,7 +77,7 @@ def _turned(images: Image, turns: int, mirrored: bool) -> Image:
     return np.ascontiguousarray(turned[:, :, ::-1] if mirrored else turned)
 
 
-def _pair(image: Image, side: int, random: np.random.Generator) -> tuple[Image, Image]:
+def _pair(image: Image, side: int, scale: int, random: np.random.Generator) -> tuple[Image, Image]:
     share = LEAST_DETAIL ** random.random() if random.random() < 0.5 else 1.0
     window = min(round(side / share), *image.shape[:2])
     # Lesions lie in the middle: most patches do.
@@ -81,4 +88,4 @@ def _pair(image: Image, side: int, random: np.random.Generator) -> tuple[Image, 
         reduced = PillowImage.fromarray(truth).resize((side, side), PillowImage.Resampling.BICUBIC)
         truth = np.asarray(reduced, dtype=np.uint8)
     how = list(SHARES)[random.choice(len(SHARES), p=list(SHARES.values()))]
-    return degrade(truth, how, random), truth
+    return degrade(truth, how, random, scale=scale), truth
