@@ -68,27 +68,23 @@ _BY_PLACE = [colour * SCALE**2 + place for place in range(SCALE**2) for colour i
 _BEFORE_DOUBLER = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
 before (uint8[N, H, W, 3] IMAGE) => (float[N, 12, H2, W2] FRAMED)
-<int64[1] two = {2}, int64[1] three = {3}, int64[1] twelve = {12}, int64[1] rest = {-1}, int64[2] sides = {1, 2},
- float scale = {255.0}>
+<int64[1] two = {2}, int64[2] sides = {1, 2}, float scale = {255.0}, int64[12] by_colour = {$by_colour}>
 {
-  count = Shape <start = 0, end = 1> (IMAGE)
   size = Shape <start = 1, end = 3> (IMAGE)
   odd = Mod (size, two)
   behind = Add (odd, two)
   before = Sub (behind, odd)
   frame = Concat <axis = 0> (before, behind)
   framed = Pad <mode = "edge"> (IMAGE, frame, , sides)
-  larger = Shape <start = 1, end = 2> (framed)
-  height = Div (larger, two)
-  apart = Concat <axis = 0> (count, height, two, rest, two, three)
-  pairs = Reshape (framed, apart)
-  places = Transpose <perm = [0, 5, 2, 4, 1, 3]> (pairs)
-  inner = Concat <axis = 0> (count, twelve, height, rest)
-  planes = Reshape (places, inner)
+  planes = Transpose <perm = [0, 3, 1, 2]> (framed)
   values = Cast <to = 1> (planes)
-  FRAMED = Div (values, scale)
+  scaled = Div (values, scale)
+  places = SpaceToDepth <blocksize = 2> (scaled)
+  FRAMED = Gather <axis = 1> (places, by_colour)
 }
 """
+# SpaceToDepth gives colours within places; reordering them costs less than to spread bytes out in one step.
+_BY_COLOUR = [3 * place + colour for colour in range(3) for place in range(4)]
 
 _AFTER_DOUBLER = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
@@ -141,7 +137,8 @@ def build(network: Enhancer) -> onnx.ModelProto:
         middle = export_network(
             _SubPixels(network), [torch.rand(2, 12, 14, 18)], inputs=["FRAMED"], outputs=["SUB_PIXELS"]
         )
-        parts = parse(_BEFORE_DOUBLER), middle, _after_sub_pixels("EVEN"), parse(_AFTER_DOUBLER)
+        before = parse(_BEFORE_DOUBLER, by_colour=", ".join(map(str, _BY_COLOUR)))
+        parts = before, middle, _after_sub_pixels("EVEN"), parse(_AFTER_DOUBLER)
         return join("enhance", *parts, inputs=["IMAGE"], outputs=["ENHANCED"])
     if isinstance(network, SubPixelEnhancer):
         middle = export_network(
