@@ -20,6 +20,7 @@ DOUBLE = 2
 """Output over input resolution; and input over inner resolution."""
 FRAME = 2
 """Pixels that a picture is continued by on each side, by its border: as many as interpolation sees."""
+_MIDDLE = 128 / 255
 _COLOURS = 3
 _SPREAD = DOUBLE * DOUBLE  # values on each side that an inner pixel becomes
 
@@ -85,7 +86,8 @@ class Doubler(Enhancer):
             Float [N, 48, h, w]: by colour, then row and column of the 4 x 4 values.
         """
         smooth = functional.conv2d(framed, self.get_buffer("doubling"), groups=_COLOURS)
-        features = functional.relu(self.stem(framed))
+        # Centred, or all of the first features soon lie below the ReLU; by a whole level, so that bytes are exact.
+        features = functional.relu(self.stem(framed - _MIDDLE))
         detailed: Tensor = smooth + self.head(features + self.body(features))
         return detailed
 

@@ -21,7 +21,7 @@ from lesionnets.training import RecipeOptions, TrainingRun
 NAME = "enhance_double"
 CHANNELS, BLOCKS = 48, 2
 PATCH = 24  # pixels of the small pictures: many short steps go further than few long ones
-RATE, BYTES_RATE = 2e-3, 5e-4
+RATE, BYTES_RATE = 1e-3, 5e-4
 """Peak learning rates: in float32, and in bytes."""
 IN_FLOAT = 0.75
 """Share of the budget."""
