@@ -6,7 +6,7 @@ is made before training, and training draws from it, turning and mirroring them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dermbatch.errors import UsageError
 from lesionnets.data.batches.patches import SHARES, to_tensor
-from lesionnets.data.degradations import SCALE, Image, degrade
+from lesionnets.data.degradations import SCALE, Degradation, Image, degrade
 
 LEAST_DETAIL = 0.32
 """Half of the patches come from a picture that was reduced to between this share and all of its size: other
@@ -33,6 +33,7 @@ class PooledPatches:
         steps: Batches in an epoch.
         seed: Seed of the pool.
         scale: Sides of the originals over those of the small patches.
+        shares: How often patches are degraded in each way; they sum to 1.
 
     Raises:
         UsageError: If no image is large enough.
@@ -48,10 +49,11 @@ class PooledPatches:
         steps: int,
         seed: int,
         scale: int = SCALE,
+        shares: Mapping[Degradation, float] = SHARES,
     ) -> None:
         random, side = np.random.default_rng(seed), patch * scale
         pairs = [
-            _pair(image, side, scale, random)
+            _pair(image, side, scale, shares, random)
             for image in images
             if min(image.shape[:2]) >= side
             for _ in range(each)
@@ -77,7 +79,9 @@ def _turned(images: Image, turns: int, mirrored: bool) -> Image:
     return np.ascontiguousarray(turned[:, :, ::-1] if mirrored else turned)
 
 
-def _pair(image: Image, side: int, scale: int, random: np.random.Generator) -> tuple[Image, Image]:
+def _pair(
+    image: Image, side: int, scale: int, shares: Mapping[Degradation, float], random: np.random.Generator
+) -> tuple[Image, Image]:
     share = LEAST_DETAIL ** random.random() if random.random() < 0.5 else 1.0
     window = min(round(side / share), *image.shape[:2])
     # Lesions lie in the middle: most patches do.
@@ -87,5 +91,5 @@ def _pair(image: Image, side: int, scale: int, random: np.random.Generator) -> t
     if window != side:
         reduced = PillowImage.fromarray(truth).resize((side, side), PillowImage.Resampling.BICUBIC)
         truth = np.asarray(reduced, dtype=np.uint8)
-    how = list(SHARES)[random.choice(len(SHARES), p=list(SHARES.values()))]
+    how = list(shares)[random.choice(len(shares), p=list(shares.values()))]
     return degrade(truth, how, random, scale=scale), truth

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from lesionnets.data.degradations import Degradation
 from lesionnets.nets.byte_conv import learn_bytes
 from lesionnets.nets.enhance.doubler import DOUBLE, Doubler
 from lesionnets.nets.sizes import scaled
@@ -25,8 +26,10 @@ RATE, BYTES_RATE = 1e-3, 5e-4
 """Peak learning rates: in float32, and in bytes."""
 IN_FLOAT = 0.75
 """Share of the budget."""
-VALIDATE_EVERY = 16
-"""Epochs: a validation takes as long as two."""
+VALIDATE_EVERY = 100
+"""Epochs, and at the end: a validation takes as long as four."""
+SHARES = {Degradation.PLAIN: 0.2, Degradation.AREA: 0.1, Degradation.CLINICAL: 0.55, Degradation.PAPER: 0.15}
+"""How patches are degraded. Faint noise is what takes longest to learn."""
 
 
 def train(options: RecipeOptions) -> Path:
@@ -41,7 +44,7 @@ def train(options: RecipeOptions) -> Path:
     hyper = {"channels": scaled(CHANNELS, width), "blocks": 1 if smoke else BLOCKS}
     torch.manual_seed(options.seed)
     model = Doubler(**hyper)
-    patches = drawn(options, patch=PATCH, scale=DOUBLE)
+    patches = drawn(options, patch=PATCH, scale=DOUBLE, shares=SHARES)
 
     def learned(part: RecipeOptions, rate: float) -> Path:
         run = TrainingRun(NAME, "doubler.Doubler", hyper, part.out, best_by="score")

@@ -10,7 +10,7 @@ learns to be computed in bytes, as its variant is that ships (:mod:`lesionnets.n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lesionnets.data.batches.lesion_crops import load_lesion_crops
-from lesionnets.data.batches.patches import to_tensor
+from lesionnets.data.batches.patches import SHARES, to_tensor
 from lesionnets.data.batches.pooled_patches import PooledPatches
 from lesionnets.data.degradations import SCALE, Degradation
 from lesionnets.data.sources.folds import COPIES
@@ -130,13 +130,20 @@ def train_on_pool(model: nn.Module, run: TrainingRun, options: RecipeOptions, *,
     return fit_on(drawn(options), model, run, options, rate=rate)
 
 
-def drawn(options: RecipeOptions, *, patch: int = PATCH, scale: int = SCALE) -> PooledPatches:
+def drawn(
+    options: RecipeOptions,
+    *,
+    patch: int = PATCH,
+    scale: int = SCALE,
+    shares: Mapping[Degradation, float] = SHARES,
+) -> PooledPatches:
     """Pairs of patches of ``DATA/train``.
 
     Args:
         options: Of the recipe.
         patch: Side of the small ones in pixels.
         scale: How many times larger the others are.
+        shares: How often they are degraded in each way.
 
     Raises:
         UsageError: If the data folder or its parts are missing.
@@ -152,6 +159,7 @@ def drawn(options: RecipeOptions, *, patch: int = PATCH, scale: int = SCALE) -> 
         steps=2 if smoke else STEPS,
         seed=options.seed,
         scale=scale,
+        shares=shares,
     )
 
 
