@@ -137,7 +137,8 @@ def spans(begin: int, end: int, limit: int, tile: int, overlap: int, grid: int =
         half = -(-(overlap // 2) // grid)
         coarse = spans(begin // grid, -(-end // grid), -(-limit // grid), tile // grid, 2 * half)
         return [
-            TileSpan(grid * one.start, tile, max(begin, grid * one.first), min(end, grid * one.last)) for one in coarse
+            TileSpan(grid * one.start, tile, max(begin, grid * one.first), min(end, grid * one.last))
+            for one in coarse
         ]
     length, overlap = end - begin, min(overlap, tile // 2)
     count = 1 if length <= tile else math.ceil((length - overlap) / (tile - overlap))
