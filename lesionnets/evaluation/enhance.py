@@ -13,7 +13,7 @@ from dermbatch.errors import UsageError
 from dermbatch.images.fitting import halved
 from lesionnets.data.degradations import SCALE, Degradation, Image, degrade, own_random
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
-from lesionnets.evaluation.models.predictors import Model
+from lesionnets.evaluation.models.predictors import LoadedModel
 
 
 def psnr(one: Image, other: Image) -> float:
@@ -50,7 +50,7 @@ def reduced_error(enhanced: Image, small: Image) -> float:
     return float(np.abs(again - small).mean())
 
 
-def enlarging(model: Model, scale: int | None) -> tuple[Callable[[Image], Image], int]:
+def enlarging(model: LoadedModel, scale: int | None) -> tuple[Callable[[Image], Image], int]:
     """A model as a function of a picture that enlarges ``scale`` times, and the scale.
 
     Args:
