@@ -79,8 +79,12 @@ def test_a_doubler_is_exported_first_and_its_variant_goes_with_the_variant(train
     assert (told["scale"], told["grid"], told["tile"]) == ("2", "2", "320")
     large = export.export(trained, repository, doubler="enhance_double")
     assert read_config(large.parents[1]).parameters["doubler"].string_value == "enhance_double"
-    for file, expected in ((large, "enhance_double"), (small, ""), (large, "enhance_double_int8")):
-        made = export.write_variant(file, onnx.load(file), repository, "int8")
+    for file, into, expected in (
+        (large, tmp_path / "without_it", "enhance_double"),
+        (small, repository, ""),
+        (large, repository, "enhance_double_int8"),
+    ):
+        made = export.write_variant(file, onnx.load(file), into, "int8")
         assert read_config(made.parents[1]).parameters["doubler"].string_value == expected
 
 
