@@ -152,13 +152,14 @@ DATA := ../shared/data/isic2017
 SEED := 2017
 THREADS := 1
 TRAIN :=
-RECIPES := purify_unet segment_lite enhance_espcn classify_lite
+RECIPES := purify_unet segment_lite enhance_double enhance_espcn classify_lite
 TRAINED := $(addprefix trained-,$(RECIPES))
 models: $(TRAINED)  ## train the four default models again, into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
 	$(BIN)/lesionnets usual $(MODELS)/classify_lite/best.pt --images $(DATA)/train/images --held-out $(DATA)/val/images
 	$(foreach recipe,$(RECIPES),$(call exported,$(recipe)))
 	rm -rf $(MODELS)/repository/*_int8  # those of weights that were trained on since
 	$(call in_bytes,purify,purify_unet) --count 64 --spare 1
+	$(call in_bytes,enhance,enhance_double) --count 32 --percentile 99.99
 	$(call in_bytes,enhance,enhance_espcn) --count 32 --percentile 99.99
 
 in_bytes = $(BIN)/lesionnets precision $(1) --images $(DATA)/train/images \
@@ -166,7 +167,8 @@ in_bytes = $(BIN)/lesionnets precision $(1) --images $(DATA)/train/images \
 
 # Ends with a newline: one command a recipe.
 define exported
-$(BIN)/lesionnets export $(MODELS)/$(1)/best.pt --repository $(MODELS)/repository --version 1
+$(BIN)/lesionnets export $(MODELS)/$(1)/best.pt --repository $(MODELS)/repository --version 1 \
+	$(if $(filter enhance_espcn,$(1)),--doubler enhance_double)
 
 endef
 

@@ -184,6 +184,10 @@ def export(
         bool,
         typer.Option(help="Let a classifier also serve VISUALBACKPROP, what its convolutions responded to."),
     ] = False,
+    doubler: Annotated[
+        str | None,
+        typer.Option(help="Model of the repository that enlarges less for less work, beside one that enhances."),
+    ] = None,
     figures: Annotated[
         list[Path] | None,
         typer.Option(help="What `lesionnets evaluate --json` printed, for the card; may be given several times."),
@@ -201,6 +205,7 @@ def export(
         flips=flips,
         figures=measured,
         visual_backprop=visual_backprop,
+        doubler=doubler,
     )
     typer.echo(found)
 

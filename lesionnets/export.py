@@ -20,10 +20,10 @@ import onnx
 
 from dermbatch.errors import UsageError
 from dermbatch.models.configuration import read_config
-from dermbatch.models.contracts import DATA_TYPES, Contract, Tensor
-from dermbatch.models.repository import file_digest
+from dermbatch.models.contracts import DATA_TYPES, DOUBLER, Contract, Tensor
+from dermbatch.models.repository import file_digest, served_models
 from dermbatch.models.risk import RISK, SETS
-from dermbatch.models.served import labels_of
+from dermbatch.models.served import labels_of, parameters_of
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.checkpoint import Checkpoint
@@ -85,6 +85,7 @@ def export(
     figures: Mapping[str, Figure] | None = None,
     flips: bool = False,
     visual_backprop: bool = False,
+    doubler: str | None = None,
 ) -> Path:
     """Write a trained network as a version of a model.
 
@@ -97,6 +98,8 @@ def export(
         flips: Serve the mean over the picture and its three mirror images; for segmentation and classification
             only.
         visual_backprop: Also serve ``VISUALBACKPROP``; for classifiers only.
+        doubler: Name of the model in the repository, of the same version, that enlarges less for less work; for
+            enhance only.
 
     Returns:
         The model file, or ``steps.txt`` of an ensemble.
@@ -128,12 +131,23 @@ def export(
     seen = {"visual_backprop": True} if visual_backprop else {}
     graph = graphs.build(network, **({"flips": True} if flips else {}), **seen)
     contract = graphs.contract(network, **seen)
+    if doubler is not None:
+        contract = _beside(contract, stage, repository, doubler, version)
     model_file = write_model(folder, version, graph, Stage(stage), contract)
     size = model_file.stat().st_size
     write_card(folder / "MODEL_CARD.md", trained, version=version, size=size, figures=figures)
     if isinstance(network, OneShot):
         _export_support(trained, network, folder.parent, version)
     return model_file
+
+
+def _beside(contract: Contract, stage: str, repository: Path, doubler: str, version: str) -> Contract:
+    """The contract of an enhance model that has a doubler beside it."""
+    if stage != Stage.ENHANCE:
+        raise UsageError(f"--doubler is for the enhance stage, not for {stage}")
+    if version not in versions(repository / doubler):
+        raise UsageError(f"{repository} has no version {version} of {doubler}; export that first")
+    return replace(contract, parameters={**contract.parameters, DOUBLER: doubler})
 
 
 def _export_support(trained: Checkpoint, network: OneShot, repository: Path, version: str) -> None:
@@ -240,6 +254,8 @@ def write_model(
 def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, ending: str) -> Path:
     """Write a model's graph in other arithmetic as the model ``NAME_ENDING``, with the same configuration.
 
+    Its doubler is the one in the same arithmetic, if the repository has that.
+
     Args:
         model_file: ``model.onnx`` of a version of the model, in a model repository.
         graph: The variant's graph.
@@ -274,6 +290,9 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
         (folder / "MODEL_CARD.md").write_text(_variants_card(card.read_text(), source.name, ending, len(content)))
     config = read_config(source)
     config.name = folder.name
+    beside = parameters_of(config).get(DOUBLER)
+    if beside and f"{beside}_{ending}" in served_models(repository):
+        config.parameters[DOUBLER].string_value = f"{beside}_{ending}"
     for name in [name for name in config.parameters if name.partition(".")[0] in ("sha256", RISK, SETS)]:
         del config.parameters[name]
     for version in versions(folder):

@@ -77,6 +77,13 @@ ABOUT: dict[str, About] = {
         "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
         "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
     ),
+    "enhance_double": About(
+        "Super-resolves the lesion's region x2 for viewing, where that is enlarged at most twice.",
+        f"{_ISIC}: patches, half of them at up to three times as much detail a pixel, reduced by two, half of "
+        "them blurred, noisy and JPEG-coded",
+        "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
+        "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
+    ),
     "enhance_plain": About(
         "Super-resolves the lesion's region x4 for viewing, at less than half of enhance_espcn_int8's cost.",
         f"{_ISIC}: patches, half of them at up to three times as much detail a pixel, reduced by four, half of "

@@ -16,6 +16,10 @@ What a model states besides its tensors, in ``parameters`` of its ``config.pbtxt
 - ``scale``: enhance: output over input resolution; 4.
 - ``tile``, ``overlap``: enhance: most rows of the strips that a crop is cut into if H, W are free (256), and how
   many pixels neighbouring strips share (16): at least twice what the network sees around a pixel, to avoid seams.
+- ``grid``: enhance: strips and tiles begin at multiples of so many pixels (1), for a network that sees pixels in
+  groups. A fixed H or W must be a multiple of it, too.
+- ``doubler``: enhance: the enhance model beside it, of the same version and of a smaller ``scale``, that is asked
+  instead of it for crops that need no more.
 """
 
 from __future__ import annotations
@@ -82,6 +86,9 @@ MASK = Tensor("MASK", (-1, -1))
 
 SUPPORT_MODEL = "support_model"
 """Parameter naming the model that makes a support's prototypes."""
+
+DOUBLER = "doubler"
+"""Parameter naming the model that enlarges less, for less work."""
 
 DISTANCE = Tensor("DISTANCE", (1,), "float32", optional=True)
 """How far a picture's embedding is from those of dermoscopic images, as a share of the limit: above 1 the picture

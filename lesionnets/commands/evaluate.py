@@ -264,14 +264,22 @@ def evaluate_enhance(
     degradation: Annotated[
         Degradation,
         typer.Option(
-            help="How images are degraded: bicubic; mean of 4 x 4; with blur, noise and JPEG, mild or strong."
+            help="How images are degraded: bicubic; mean of squares; with blur, noise and JPEG, mild or strong."
         ),
     ] = Degradation.PLAIN,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="By how much images are reduced and enlarged again, if not by as much as the model enlarges: "
+            "what that makes is then halved, as a worker halves it.",
+        ),
+    ] = None,
     partial: Partial = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """PSNR and SSIM of images reduced by four and enhanced again, compared with bicubic interpolation."""
+    """PSNR and SSIM of images reduced and enhanced again, compared with bicubic interpolation."""
     from lesionnets.data.batches.lesion_crops import named_lesion_crops  # noqa: PLC0415
     from lesionnets.evaluation import enhance, samples  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
@@ -285,11 +293,10 @@ def evaluate_enhance(
         else [(one.image_id, samples.read_picture(one.image)) for one in found.samples]
     )
     rows: Rows = []
-    figures = enhance.measure(
-        lambda image: run(IMAGE=image)["ENHANCED"], [crop for _, crop in crops], how=degradation, rows=rows
-    )
+    enlarging, wanted = enhance.enlarging(run, scale)
+    figures = enhance.measure(enlarging, [crop for _, crop in crops], how=degradation, scale=wanted, rows=rows)
     output.write_rows(out, [{"image_id": name, **row} for (name, _), row in zip(crops, rows, strict=True)])
-    about = {"regions": "lesions" if masks else "whole images", "degradation": str(degradation)}
+    about = {"regions": "lesions" if masks else "whole images", "degradation": str(degradation), "scale": wanted}
     output.show("enhance", model, len(crops), figures, as_json=as_json, about=about, left_out=found.left_out)
 
 

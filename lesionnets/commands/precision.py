@@ -84,15 +84,15 @@ def _inputs(model: LoadedModel, stage: Stage, samples: list[Sample]) -> Iterator
     from lesionnets.evaluation.classify import lesion_of  # noqa: PLC0415
     from lesionnets.evaluation.segment import read_picture  # noqa: PLC0415
 
-    tile = int(model.number("tile", 0))
+    tile, scale = int(model.number("tile", 0)), int(model.number("scale", SCALE))
     for index, sample in enumerate(samples):
         image = read_picture(sample)
         if tile:
             top, left = (max(side - tile, 0) // 2 for side in image.shape[:2])
             yield {"IMAGE": image[None, top : top + tile, left : left + tile]}
-            height, width = (side - side % SCALE for side in image.shape[:2])
+            height, width = (side - side % scale for side in image.shape[:2])
             whole, how = image[:height, :width].copy(), list(Degradation)[index % len(Degradation)]
-            yield {"IMAGE": degrade(whole, how, own_random(whole))[None]}
+            yield {"IMAGE": degrade(whole, how, own_random(whole), scale=scale)[None]}
         elif stage is Stage.CLASSIFY:
             lesion = lesion_of(sample, image, None, native=False)
             yield {

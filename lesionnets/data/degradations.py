@@ -2,10 +2,10 @@
 
 SkinSegmentSRGAN (section 4.1) makes its pairs "by downsampling the original images and applying various
 degradation operations to simulate real-world conditions" and names neither operations nor strengths. Here are
-four models with names, all of which reduce by four on each side:
+four models with names, all of which reduce by four on each side, or by another scale:
 
 - ``plain``: bicubic with antialiasing, what papers on super-resolution report on.
-- ``area``: the mean of 4 x 4 pixels, as a sensor of larger pixels sees.
+- ``area``: the mean of the pixels that become one, as a sensor of larger pixels sees.
 - ``clinical`` and ``paper``: in the order in which a camera does it (Wang et al., "Real-ESRGAN", ICCVW 2021,
   section 3.1, first order): blur, bicubic reduction, noise, JPEG, with strengths drawn for each picture.
 
@@ -36,7 +36,8 @@ class Strengths:
     """Ranges (from, to) of what is drawn evenly for each picture.
 
     Attributes:
-        blur: Standard deviation of the Gaussian blur of lens and hand, in pixels of the original.
+        blur: Standard deviation of the Gaussian blur of lens and hand, in quarters of a pixel of the small
+            picture: pixels of the original where that is reduced by four.
         noise: Standard deviation of the sensor's Gaussian noise, of 255, in the small picture.
         quality: Quality of JPEG, 1 to 100.
     """
@@ -66,25 +67,26 @@ STRENGTHS = {
 }
 
 
-def degrade(image: Image, how: Degradation, random: np.random.Generator) -> Image:
-    """Reduce an image by four on each side, as if a poorer camera had taken it.
+def degrade(image: Image, how: Degradation, random: np.random.Generator, *, scale: int = SCALE) -> Image:
+    """Reduce an image on each side, as if a poorer camera had taken it.
 
     Args:
-        image: RGB uint8 [H, W, 3]; sides must be multiples of 4.
+        image: RGB uint8 [H, W, 3]; sides must be multiples of the scale.
         how: The model.
         random: Generator of what it draws, if anything.
+        scale: Number of pixels of the original that become one, on each side.
 
     Returns:
-        RGB uint8 [H / 4, W / 4, 3].
+        RGB uint8 [H / scale, W / scale, 3].
     """
+    size = (image.shape[1] // scale, image.shape[0] // scale)
     if how is Degradation.AREA:
-        size = (image.shape[1] // SCALE, image.shape[0] // SCALE)
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     if how is Degradation.PLAIN:
-        return _bicubic(image)
+        return _bicubic(image, size)
     strengths = STRENGTHS[how]
-    blurred = cv2.GaussianBlur(image, (0, 0), random.uniform(*strengths.blur))
-    small = _bicubic(np.asarray(blurred, dtype=np.uint8))
+    blurred = cv2.GaussianBlur(image, (0, 0), random.uniform(*strengths.blur) * scale / SCALE)
+    small = _bicubic(np.asarray(blurred, dtype=np.uint8), size)
     noisy = small + random.normal(0, random.uniform(*strengths.noise), small.shape)
     quality = int(random.integers(strengths.quality[0], strengths.quality[1] + 1))
     return _jpeg(np.clip(np.rint(noisy), 0, 255).astype(np.uint8), quality)
@@ -95,8 +97,7 @@ def own_random(image: Image, seed: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(image).data)])
 
 
-def _bicubic(image: Image) -> Image:
-    size = (image.shape[1] // SCALE, image.shape[0] // SCALE)
+def _bicubic(image: Image, size: tuple[int, int]) -> Image:
     return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.BICUBIC), dtype=np.uint8)
 
 

@@ -9,8 +9,11 @@ import numpy as np
 from PIL import Image as PillowImage
 from skimage.metrics import structural_similarity
 
+from dermbatch.errors import UsageError
+from dermbatch.images.fitting import halved
 from lesionnets.data.degradations import SCALE, Degradation, Image, degrade, own_random
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
+from lesionnets.evaluation.models.predictors import LoadedModel
 
 
 def psnr(one: Image, other: Image) -> float:
@@ -30,9 +33,9 @@ def ssim(one: Image, other: Image) -> float:
     return float(found)
 
 
-def bicubic(image: Image) -> Image:
-    """Enlarge by four by bicubic interpolation."""
-    size = (image.shape[1] * SCALE, image.shape[0] * SCALE)
+def bicubic(image: Image, scale: int = SCALE) -> Image:
+    """Enlarge by bicubic interpolation."""
+    size = (image.shape[1] * scale, image.shape[0] * scale)
     return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.BICUBIC), dtype=np.uint8)
 
 
@@ -47,20 +50,48 @@ def reduced_error(enhanced: Image, small: Image) -> float:
     return float(np.abs(again - small).mean())
 
 
+def enlarging(model: LoadedModel, scale: int | None) -> tuple[Callable[[Image], Image], int]:
+    """A model as a function of a picture that enlarges ``scale`` times, and the scale.
+
+    Args:
+        model: An enhance model.
+        scale: What it enlarges, or a half or a quarter of that, to which what it makes is halved; None: the first.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    own = made = int(model.number("scale", SCALE))
+    count = 0
+    while scale is not None and made > scale and made % 2 == 0:
+        made, count = made // 2, count + 1
+    if scale not in (None, made):
+        raise UsageError(f"{model.name} enlarges {own} times; --scale takes that, or that halved until it is odd")
+
+    def enhance(image: Image) -> Image:
+        enhanced = model(IMAGE=image)["ENHANCED"]
+        for _ in range(count):
+            enhanced = halved(enhanced)
+        return enhanced
+
+    return enhance, made
+
+
 def measure(
     enhance: Callable[[Image], Image],
     images: Sequence[Image],
     *,
     how: Degradation = Degradation.PLAIN,
+    scale: int = SCALE,
     similarity: bool = True,
     rows: list[dict[str, object]] | None = None,
 ) -> dict[str, Figure]:
     """Degrade each image, enhance it and compare it with the original.
 
     Args:
-        enhance: Function from uint8 [h, w, 3] to uint8 [4h, 4w, 3].
-        images: The originals; sides that are not multiples of 4 lose up to 3 pixels.
+        enhance: Function from uint8 [h, w, 3] to uint8 [scale h, scale w, 3].
+        images: The originals; sides that are not multiples of the scale lose what is over.
         how: How they are degraded; each image draws its own strengths, the same every time.
+        scale: By what they are reduced and enlarged on each side.
         similarity: Also measure SSIM, which takes longer than a small network, and :func:`reduced_error`.
         rows: If given, a row of these is added to it for each image.
 
@@ -72,10 +103,10 @@ def measure(
     scores: dict[str, list[float]] = {}
     measures = {"psnr": psnr} | ({"ssim": ssim} if similarity else {})
     for image in images:
-        height, width = (side - side % SCALE for side in image.shape[:2])
+        height, width = (side - side % scale for side in image.shape[:2])
         truth = np.ascontiguousarray(image[:height, :width])
-        small = degrade(truth, how, own_random(truth))
-        ours, plain = enhance(small), bicubic(small)
+        small = degrade(truth, how, own_random(truth), scale=scale)
+        ours, plain = enhance(small), bicubic(small, scale)
         for name, score in measures.items():
             one, other = score(ours, truth), score(plain, truth)
             gain = "gain" if name == "psnr" else f"{name}_gain"

@@ -226,7 +226,9 @@ def _by_bytes(name: str, made: Mapping[str, onnx.NodeProto]) -> bool:
 
 
 def _is_wide(shape: tuple[int, ...], groups: int) -> bool:
-    return len(shape) == 4 and shape[0] >= LEAST_CHANNELS and shape[1] * groups >= LEAST_CHANNELS
+    """Convolutions of each channel by itself count; those of small groups interpolate, and stay exact."""
+    grouped = groups > 1 and 1 < shape[1] < LEAST_CHANNELS
+    return len(shape) == 4 and min(shape[0], shape[1] * groups) >= LEAST_CHANNELS and not grouped
 
 
 def _groups(node: onnx.NodeProto) -> int:

@@ -38,13 +38,16 @@ class ByteConv2d(nn.Conv2d):
         outputs: Channels.
         size: Side of the kernel, odd; borders are padded with zeros.
         rectified: A ReLU follows: what it gives is rounded by the next convolution, its input is not.
+        framed: What goes in has a frame already: no zeros are padded, and the frame is lost.
     """
 
     ranges: Tensor
     """Lowest and highest value that went in, and that came out; float32 [2, 2]."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, rectified: bool = False) -> None:
-        super().__init__(inputs, outputs, size, padding=size // 2)
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, rectified: bool = False, framed: bool = False
+    ) -> None:
+        super().__init__(inputs, outputs, size, padding=0 if framed else size // 2)
         self.in_bytes, self._rectified = False, rectified
         self.register_buffer("ranges", torch.zeros(2, 2))
 

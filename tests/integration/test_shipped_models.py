@@ -15,8 +15,9 @@ from dermbatch.settings import DEFAULT_MODELS, Settings
 from dermbatch.stages import ORDER, Stage
 from tests.pages import page
 from workers.image.quality import quality_flags
+from workers.inference.onnx import OnnxRuntime
 from workers.stages.classify import ClassifyParameters, classify
-from workers.stages.enhance import EnhanceParameters, enhance
+from workers.stages.enhance import EnhanceParameters, doubler_of, enhance
 from workers.stages.purify import PurifyParameters, purify
 from workers.stages.segment import SegmentParameters, segment
 from workers.triton.client import TritonClient
@@ -94,6 +95,27 @@ def test_masks_lie_on_the_lesions(client, photographs):
     # brought to the image's size in a wrong way shows.
     assert np.mean(overlaps) > 0.8
     assert np.min(overlaps) > 0.5
+
+
+def test_a_lesion_enlarged_at_most_twice_is_doubled_by_either_engine(client):
+    image = phantom(4, height=700, width=900, occlusions=()).image
+    lesion = np.zeros((700, 900), np.uint8)
+    cv2.ellipse(lesion, (451, 349), (235, 180), 20, 0, 360, 255, -1)
+    made, asked = [], []
+    for engine in (client, OnnxRuntime(default_model_repository())):
+        model = engine.model(Stage.ENHANCE, DEFAULT_MODELS[Stage.ENHANCE])
+        doubler = doubler_of(model, engine)
+        parameters = EnhanceParameters.of(model)
+        made.append(enhance(image, lesion, engine, model, parameters, doubler=doubler))
+        asked.append(enhance(image, lesion, engine, model, parameters))
+    assert doubler.number("scale", 4) == 2
+    assert 1.5 < made[0].output.scale < 2
+    assert made[0].output == made[1].output == asked[0].output
+    np.testing.assert_array_equal(made[0].image, made[1].image)
+    np.testing.assert_array_equal(asked[0].image, asked[1].image)
+    # Without it, the model that enlarges four times still serves: much the same picture, but not the same.
+    apart = np.abs(made[0].image.astype(int) - asked[0].image)
+    assert 0 < apart.mean() < 3
 
 
 @pytest.mark.shared_data

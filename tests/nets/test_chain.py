@@ -274,6 +274,16 @@ def test_purify_and_enhance_write_a_row_an_image(
     assert len(rows) == json.loads(text)["images"]
     gains = [float(row["gain"]) for row in rows]
     assert np.mean(gains) == pytest.approx(json.loads(text)["figures"]["gain"]["mean"])
+    assert json.loads(text)["scale"] == 4
+    # Reduced by two and enlarged by four, it is halved; nothing is enlarged by three.
+    code, text, err = call(monkeypatch, capsys, "evaluate", "enhance", *images, "--scale", 2, "--json")
+    assert code == 0, err
+    found = json.loads(text)
+    assert found["scale"] == 2
+    assert found["figures"]["psnr_bicubic"]["mean"] > np.mean([float(row["psnr_bicubic"]) for row in rows])
+    code, _, err = call(monkeypatch, capsys, "evaluate", "enhance", *images, "--scale", 3)
+    assert code == 2
+    assert "enlarges 4 times" in err
 
 
 def test_real_hair_of_one_picture_is_laid_over_another(

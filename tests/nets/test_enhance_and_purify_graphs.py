@@ -19,6 +19,7 @@ from lesionnets.evaluation.purify import phantom_cases
 from lesionnets.graphs import enhance, purify
 from lesionnets.graphs.assembly import OPSET, halve_weights
 from lesionnets.graphs.purify import THRESHOLD
+from lesionnets.nets.enhance.doubler import Doubler
 from lesionnets.nets.enhance.enhancer import Enhancer
 from lesionnets.nets.enhance.espcn import Espcn
 from lesionnets.nets.enhance.plain import PlainEnhancer
@@ -48,6 +49,13 @@ def random_espcn() -> Espcn:
 def random_plain() -> PlainEnhancer:
     torch.manual_seed(4)
     return PlainEnhancer(8, 2).eval()
+
+
+def random_doubler() -> Doubler:
+    torch.manual_seed(6)
+    model = Doubler(8, 1)
+    torch.nn.init.normal_(model.head.weight, std=0.05)
+    return model.eval()
 
 
 def random_purifier() -> Purifier:
@@ -87,6 +95,11 @@ def plain_enhancer() -> Run:
     return session(enhance.build(random_plain()))
 
 
+@pytest.fixture(scope="module")
+def doubler() -> Run:
+    return session(enhance.build(random_doubler()))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 30), (64, 48)])
 def test_enhance_graph_agrees_with_the_network(enhancer: Run, plain_enhancer: Run, size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -111,6 +124,31 @@ def test_tiles_with_the_stated_overlap_are_seamless(enhancer: Run, plain_enhance
     (left,), (right,) = run(image[None, :, : 50 + margin]), run(image[None, :, 50 - margin :])
     joined = np.concatenate([left[:, :, :200], right[:, :, 4 * margin :]], axis=2)
     assert np.abs(joined.astype(int) - whole).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 30), (64, 48), (33, 51)])
+def test_a_doublers_graph_agrees_with_the_network_at_even_and_odd_sizes(
+    doubler: Run, size: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    even = np.pad(image, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge")
+    (out,) = doubler(np.stack([image, image[::-1]]))
+    assert out.shape == (2, 2 * size[0], 2 * size[1], 3)
+    expected = enhance_by_torch(random_doubler(), even)[: 2 * size[0], : 2 * size[1]]
+    assert np.abs(out[0].astype(int) - expected).max() <= 1
+
+
+def test_tiles_of_a_doubler_that_begin_at_its_grid_are_seamless(doubler: Run) -> None:
+    network = random_doubler()
+    margin, stated = network.radius, enhance.contract(network).parameters
+    assert stated == {"scale": "2", "tile": "320", "overlap": str(2 * margin), "grid": "2"}
+    image = phantom(3, height=60, width=101).clean
+    (whole,) = doubler(image[None])
+    for cut in (50, 51):
+        start = (cut - margin) - (cut - margin) % 2
+        (left,), (right,) = doubler(image[None, :, : cut + margin]), doubler(image[None, :, start:])
+        joined = np.concatenate([left[:, :, : 2 * cut], right[:, :, 2 * (cut - start) :]], axis=2)
+        assert np.abs(joined.astype(int) - whole).max() <= 1
 
 
 @settings(max_examples=12, deadline=None)

@@ -13,6 +13,7 @@ from torch.nn.functional import conv2d
 
 from dermbatch.phantoms.phantom import phantom
 from lesionnets.data.batches.patches import to_tensor
+from lesionnets.nets.enhance.doubler import Doubler
 from lesionnets.nets.enhance.enhancer import Enhancer
 from lesionnets.nets.enhance.espcn import Espcn, bicubic_phases
 from lesionnets.nets.enhance.plain import Branched, PlainEnhancer, interpolation
@@ -56,6 +57,29 @@ def test_a_value_depends_on_no_more_than_the_stated_radius(model: Enhancer) -> N
     assert x.grad is not None
     rows, columns = x.grad.abs().sum(dim=(0, 1)).nonzero().unbind(dim=1)
     assert (rows - 20).abs().max() == (columns - 20).abs().max() == model.radius
+
+
+def test_an_untrained_doubler_is_bicubic_interpolation() -> None:
+    image = phantom(5, height=60, width=80).clean
+    with torch.inference_mode():
+        out = Doubler()(to_tensor(image[None]))
+    ours = (out[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+    pillow = np.asarray(Image.fromarray(image).resize((160, 120), Image.Resampling.BICUBIC), np.float32)
+    assert np.abs(ours - pillow)[6:-6, 6:-6].max() < 1.5
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_doublers_values_depend_on_no_more_than_the_stated_radius(blocks: int) -> None:
+    model = shaken(Doubler(8, blocks)).eval()
+    reached = 0
+    for place in (30, 31):
+        x = torch.rand(1, 3, 60, 60, requires_grad=True)
+        model(x)[0, :, 2 * place : 2 * place + 2, 2 * place : 2 * place + 2].sum().backward()
+        assert x.grad is not None
+        rows, columns = x.grad.abs().sum(dim=(0, 1)).nonzero().unbind(dim=1)
+        assert (rows - place).abs().max() == (columns - place).abs().max()
+        reached = max(reached, int((rows - place).abs().max()))
+    assert reached == model.radius
 
 
 @settings(max_examples=15, deadline=None)

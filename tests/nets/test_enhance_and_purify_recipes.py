@@ -45,11 +45,12 @@ from lesionnets.occlusions import find_occlusions, remove_occlusions
 from lesionnets.recipes.enhance.enhance_espcn import LEAST_ERROR, enhance, loss_step
 from lesionnets.recipes.enhance.enhance_srgan import SrganAdversary
 from lesionnets.recipes.purify.purify_partial import loss_with
-from lesionnets.recipes.purify.purify_unet import Validation, purify
+from lesionnets.recipes.purify.purify_unet import HairValidation, purify
 from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 RECIPES = [
     ("enhance_espcn", "psnr_gain_clinical"),
+    ("enhance_double", "psnr_gain_clinical"),
     ("enhance_plain", "psnr_gain_clinical"),
     ("enhance_srgan", "perceptual_gain"),
     ("purify_unet", "score"),
@@ -82,7 +83,7 @@ def check_what_is_served(trained: checkpoint.Checkpoint, model_file: Path) -> No
 
 
 def test_who_purifies_nothing_leaves_all_and_changes_nothing() -> None:
-    validation = Validation([phantom(3, height=96, width=130, occlusions=()).image], phantoms=1)
+    validation = HairValidation([phantom(3, height=96, width=130, occlusions=()).image], phantoms=1)
     figures = validation.of(lambda image: image)
     for name in ("isic", "phantom"):
         assert figures[f"{name}_after"] == figures[f"{name}_before"] > 0

@@ -16,6 +16,7 @@ from lesionnets import checkpoint, export
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import enhance
 from lesionnets.model_card import figure_rows
+from lesionnets.nets.enhance.doubler import Doubler
 from lesionnets.nets.enhance.espcn import Espcn
 from lesionnets.nets.purify.purifier import Purifier
 
@@ -62,6 +63,29 @@ def test_a_version_is_written_with_all_that_belongs_to_it(trained: Path, tmp_pat
         "intra_op_thread_count": "1",
         "sha256.1": hashlib.sha256(model_file.read_bytes()).hexdigest(),
     }
+
+
+def test_a_doubler_is_exported_first_and_its_variant_goes_with_the_variant(trained: Path, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    network, repository = Doubler(8, 1), tmp_path / "repository"
+    path = tmp_path / "double.pt"
+    hyper = {"channels": 8, "blocks": 1}
+    state = network.state_dict()
+    checkpoint.save(path, recipe="enhance_double", network="doubler.Doubler", hyper=hyper, state=state, figures={})
+    with pytest.raises(UsageError, match=r"no version 1 of enhance_double; export that first"):
+        export.export(trained, repository, doubler="enhance_double")
+    small = export.export(path, repository)
+    told = {name: value.string_value for name, value in read_config(small.parents[1]).parameters.items()}
+    assert (told["scale"], told["grid"], told["tile"]) == ("2", "2", "320")
+    large = export.export(trained, repository, doubler="enhance_double")
+    assert read_config(large.parents[1]).parameters["doubler"].string_value == "enhance_double"
+    for file, into, expected in (
+        (large, tmp_path / "without_it", "enhance_double"),
+        (small, repository, ""),
+        (large, repository, "enhance_double_int8"),
+    ):
+        made = export.write_variant(file, onnx.load(file), into, "int8")
+        assert read_config(made.parents[1]).parameters["doubler"].string_value == expected
 
 
 def test_the_card_says_what_it_is_for_and_how_good(trained: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from tests.pages import page
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 MODELS = {stage: choice.name for stage, choice in DEFAULT_MODELS.items()}
 ONE_SHOT = "segment_oneshot", "oneshot_support"
+DOUBLER = "enhance_double_int8"
 RING_MARGIN = 0.05
 """Of Dice, on pale rings, that no model here was trained on."""
 SIZES = [(1, 1), (1, 50), (97, 131), (256, 192)]
@@ -62,11 +63,22 @@ def parameter(stage: Stage, name: str) -> str:
 
 
 def test_every_default_model_is_there_and_the_one_shot_pair_and_nothing_else() -> None:
-    unquantised = {name.removesuffix("_int8") for name in MODELS.values()}
-    assert {path.name for path in REPOSITORY.iterdir()} == {*MODELS.values(), *unquantised, *ONE_SHOT}
+    shipped = {*MODELS.values(), DOUBLER}
+    unquantised = {name.removesuffix("_int8") for name in shipped}
+    assert {path.name for path in REPOSITORY.iterdir()} == {*shipped, *unquantised, *ONE_SHOT}
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS.values() if name.endswith("_int8")])
+@pytest.mark.parametrize("ending", ["_int8", ""])
+def test_the_enhancer_names_the_doubler_in_its_own_arithmetic(ending: str) -> None:
+    larger, smaller = (name.removesuffix("_int8") + ending for name in (MODELS[Stage.ENHANCE], DOUBLER))
+    assert config_of(larger).parameters["doubler"].string_value == smaller
+    file = REPOSITORY / smaller / "1" / "model.onnx"
+    described = served.describe(Stage.ENHANCE, "1", config_of(smaller))
+    assert described.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (described.number("scale", 4), described.number("grid", 1)) == (2, 2)
+
+
+@pytest.mark.parametrize("name", [name for name in (*MODELS.values(), DOUBLER) if name.endswith("_int8")])
 def test_two_products_of_an_int8_model_fit_into_16_bits(name: str) -> None:
     # Processors without VNNI add two up in 16 bits, and saturate: they would give other pictures.
     weights = int8_weights(onnx.load(REPOSITORY / name / "1" / "model.onnx"))
@@ -223,6 +235,34 @@ def test_enhance_is_better_than_bicubic(how: Degradation) -> None:
         # Without noise to take away, what it adds lies within what the small picture leaves open.
         assert found["reduced_error"].mean < found["reduced_error_bicubic"].mean
         assert found["reduced_error"].high < 1
+
+
+def doubled(image: np.ndarray) -> np.ndarray:
+    (out,) = session_of(DOUBLER).run(["ENHANCED"], {"IMAGE": image[None]})
+    return np.asarray(out[0])
+
+
+@pytest.mark.parametrize("how", Degradation)
+def test_the_doubler_takes_noise_away_and_keeps_to_clean_pictures(how: Degradation) -> None:
+    images = [phantom(seed, height=240, width=322).clean for seed in range(6)]
+    found = enhance.measure(doubled, images, how=how, scale=2)
+    if how in (Degradation.CLINICAL, Degradation.PAPER):
+        assert found["gain"].low > 0
+    else:  # hardly better than bicubic interpolation, and nothing is made up
+        assert found["gain"].mean > -0.2
+        assert found["reduced_error"].high < 1
+
+
+def test_doubled_tiles_are_seamless() -> None:
+    overlap = int(config_of(DOUBLER).parameters["overlap"].string_value)
+    image = phantom(70, height=65, width=301).clean
+    whole = doubled(image)
+    for cut in (150, 151):
+        start = cut - overlap // 2
+        start -= start % 2
+        left, right = doubled(image[:, : cut + overlap // 2]), doubled(image[:, start:])
+        joined = np.concatenate([left[:, : 2 * cut], right[:, 2 * (cut - start) :]], axis=1)
+        np.testing.assert_array_equal(joined, whole)
 
 
 def test_enhanced_tiles_are_seamless() -> None:

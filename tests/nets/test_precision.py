@@ -25,6 +25,7 @@ from lesionnets.export import export
 from lesionnets.graphs import enhance
 from lesionnets.graphs.assembly import halve_weights
 from lesionnets.graphs.precision import Inputs, to_float16, to_int8, whole_weights, wide_convolutions
+from lesionnets.nets.enhance.doubler import Doubler
 from lesionnets.nets.enhance.espcn import Espcn
 from tests.checkpoints import decided_unet
 
@@ -96,6 +97,18 @@ def test_what_is_added_to_a_convolution_in_bytes_was_not_rounded_for_one() -> No
     added = [by[name] for node in made.graph.node if node.op_type == "Add" for name in node.input]
     in_bytes = [by[by[node.input[0]].input[0]].op_type for node in added if node.op_type == "DequantizeLinear"]
     assert in_bytes == ["Conv"] * 3
+    assert np.abs(answer(made, given[0]) - answer(graph, given[0])).mean() < 1
+
+
+def test_interpolation_within_a_doubler_stays_in_float32() -> None:
+    torch.manual_seed(7)
+    network = Doubler(16, 1)
+    torch.nn.init.normal_(network.head.weight, std=0.02)
+    graph, given = enhance.build(network), inputs(2)
+    made = to_int8(graph, given)
+    exact = {one.name for one in made.graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    kept = [node for node in made.graph.node if node.op_type == "Conv" and node.input[1] in exact]
+    assert [next(one.i for one in node.attribute if one.name == "group") for node in kept] == [3]
     assert np.abs(answer(made, given[0]) - answer(graph, given[0])).mean() < 1
 
 

@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standins import Triton, enlarge_four_times, served, skin_with_lesion
+from processed import CHOICES
+from standins import Triton, double_by_squares, enlarge_four_times, served, skin_with_lesion, whole_triton
 
-from workers.stages.enhance import EnhanceParameters, enhance, feathered, halvings, lesion_box
+from dermbatch.images.fitting import fit
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
+from dermbatch.stages import Stage
+from workers.image.steps import plan
+from workers.stages.enhance import EnhanceParameters, doubler_of, enhance, feathered, halvings, lesion_box
 
 
 @cache
@@ -63,6 +68,57 @@ def test_what_is_hardly_enlarged_is_resampled_without_the_network():
     expected = cv2.resize(crop_of(image, enhanced.output.box), size, interpolation=cv2.INTER_CUBIC)
     np.testing.assert_array_equal(enhanced.image, expected)
     assert client.asked == []
+
+
+@pytest.mark.parametrize(("radius", "asked"), [(280, "twice"), (200, "m")])
+def test_what_is_enlarged_at_most_twice_is_asked_of_the_doubler(radius, asked):
+    image, mask = textured(1100, 1300, radius)
+    client = Triton({"m": enlarge_four_times, "twice": double_by_squares})
+    doubler = served("twice", scale=2, tile=320, overlap=10, grid=2)
+    made = enhance(image, mask, client, served(), EnhanceParameters(), doubler=doubler)
+    assert made.output == run(image, mask)[0].output
+    assert {name for name, _ in client.asked} == {asked}
+    assert max(item["IMAGE"].shape[0] for _, item in client.asked) > (160 if asked == "twice" else 0)
+    if asked == "twice":
+        box, size = made.output.box, (made.output.width, made.output.height)
+        whole = double_by_squares(image)["ENHANCED"]
+        whole = whole[2 * box.top : 2 * box.bottom, 2 * box.left : 2 * box.right]
+        middle = slice(made.output.height // 2 - 50, made.output.height // 2 + 50)
+        expected = fit(whole, (size[1], size[0]))[middle, middle]
+        np.testing.assert_allclose(made.image[middle, middle].astype(int), expected, atol=1)
+
+
+def test_a_doubler_is_of_the_version_of_the_model_that_names_it():
+    asked, doubler = [], served("twice", scale=2)
+
+    class Client(Triton):
+        def model(self, stage, choice):
+            asked.append((stage, choice))
+            return doubler
+
+    client = Client({})
+    assert doubler_of(served(), client) is None
+    assert doubler_of(served(version="3", doubler="twice"), client) == doubler
+    assert asked == [(Stage.ENHANCE, ModelChoice(name="twice", version="3"))]
+
+
+def test_the_stage_key_holds_the_doubler_and_records_say_it():
+    order = Order(stages=(Stage.SEGMENT, Stage.ENHANCE), models=CHOICES)
+    job = ImageJob(batch="b", index=0, name="a", source="s3://b/a", order=order)
+
+    def step(doubler):
+        triton = whole_triton()
+        own = served("enhance", **({} if doubler is None else {"doubler": "twice"}))
+        triton.model = lambda stage, choice: {"twice": doubler, "enhance": own}.get(
+            choice.name, triton.models[stage]
+        )
+        return plan(job, triton)[-1]
+
+    without, first, second = map(step, (None, served("twice"), served("twice", sha256="cd" * 32)))
+    assert len({without.key, first.key, second.key}) == 3
+    assert second.stated["doubler"] == "twice"
+    assert second.stated["doubler_sha256"] == "cd" * 32
+    assert "doubler" not in without.stated
 
 
 def test_a_large_crop_is_kept_pixel_by_pixel():

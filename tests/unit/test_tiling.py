@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standins import Triton, enlarge_four_times, served
+from standins import Triton, double_by_squares, enlarge_four_times, served
 
 from dermbatch.errors import ModelContractError
 from dermbatch.images.fitting import halved
@@ -20,21 +20,24 @@ def test_tiles_cover_everything_once_and_stay_in_the_image(data):
     begin = data.draw(st.integers(0, limit - 1), "begin")
     end = data.draw(st.integers(begin + 1, limit), "end")
     tile = data.draw(st.integers(2, 300), "tile")
-    overlap = data.draw(st.integers(0, 200), "overlap")
-    found = spans(begin, end, limit, tile, overlap)
+    overlap, grid = data.draw(st.integers(0, 200), "overlap"), data.draw(st.sampled_from([1, 2]), "grid")
+    tile += tile % grid
+    found = spans(begin, end, limit, tile, overlap, grid)
     taken = [pixel for span in found for pixel in range(span.first, span.last)]
     assert taken == list(range(begin, end))
     for span in found:
         assert span.start <= span.first
         assert span.last <= span.start + tile
         assert span.start >= 0
-        assert span.start + tile <= max(limit, tile)
+        assert span.start % grid == 0
+        assert span.start + tile <= max(limit + limit % grid, tile)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(100, 900), st.integers(40, 99), st.integers(2, 20))
-def test_a_cut_lies_half_an_overlap_within_both_tiles(length, tile, overlap):
-    found = spans(0, length, length, tile, overlap)
+@given(st.integers(100, 900), st.integers(40, 99), st.integers(2, 20), st.sampled_from([1, 2]))
+def test_a_cut_lies_half_an_overlap_within_both_tiles(length, tile, overlap, grid):
+    tile -= tile % grid
+    found = spans(0, length, length, tile, overlap, grid)
     assert len(found) > 1
     for left, right in itertools.pairwise(found):
         cut = left.last
@@ -48,17 +51,18 @@ def test_strips_take_what_is_needed_once_and_reach_half_an_overlap_beyond(data):
     height, width = data.draw(st.integers(1, 200), "height"), data.draw(st.integers(1, 200), "width")
     limits = height + data.draw(st.integers(0, 60), "below"), width + data.draw(st.integers(0, 60), "beside")
     box = BoundingBox(top=limits[0] - height, left=limits[1] - width, bottom=limits[0], right=limits[1])
-    overlap = data.draw(st.integers(0, 20), "overlap")
+    overlap, grid = data.draw(st.integers(0, 20), "overlap"), data.draw(st.sampled_from([1, 2]), "grid")
     needed = np.zeros((height, width), bool)
     for _ in range(data.draw(st.integers(0, 3), "lesions")):
         row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
         needed[row : row + data.draw(st.integers(1, 90)), column : column + data.draw(st.integers(1, 90))] = True
     taken = np.zeros(limits, int)
-    for row, column in strips(needed, box, limits, 64, overlap):
+    for row, column in strips(needed, box, limits, 64, overlap, grid=grid):
         taken[row.first : row.last, column.first : column.last] += 1
         assert row.size <= 64
         for span, limit in ((row, limits[0]), (column, limits[1])):
-            assert span.start == max(0, span.first - overlap // 2)
+            first = max(0, span.first - overlap // 2)
+            assert span.start == first - first % grid
             assert span.start + span.size == min(limit, span.last + overlap // 2)
     assert taken.max(initial=0) <= 1
     assert (taken[box.top :, box.left :][needed] == 1).all()
@@ -96,6 +100,18 @@ def test_tiles_show_no_seams(size, box):
     inner = slice(24, -24)  # a free tile ends where the box does, so the border there is the network's own
     expected = whole[4 * box[0] : 4 * box[2], 4 * box[1] : 4 * box[3]]
     np.testing.assert_array_equal(found[inner, inner], expected[inner, inner])
+
+
+@pytest.mark.parametrize("size", [(-1, -1), (64, 48)])
+@pytest.mark.parametrize("box", [(0, 0, 301, 399), (37, 51, 262, 332), (101, 101, 130, 120)])
+def test_a_model_that_sees_squares_sees_the_same_in_all_tiles(size, box):
+    image = photograph(301, 399)
+    whole = double_by_squares(image)["ENHANCED"]
+    part = BoundingBox(top=box[0], left=box[1], bottom=box[2], right=box[3])
+    needed = np.ones((box[2] - box[0], box[3] - box[1]), bool)
+    client = Triton({"m": double_by_squares})
+    found = super_resolve(image, part, needed, client, served(size=size), scale=2, tile=64, overlap=2, grid=2)
+    np.testing.assert_array_equal(found, whole[2 * box[0] : 2 * box[2], 2 * box[1] : 2 * box[3]])
 
 
 def test_tiles_where_nothing_is_needed_are_not_asked_for():

@@ -17,7 +17,7 @@ from workers.image.pictures import BORDER, ENHANCED, MASK, PATTERNS, PURIFIED, S
 from workers.image.support import check, prototypes
 from workers.inference.protocol import Inference
 from workers.stages.classify import ClassifyParameters, classify
-from workers.stages.enhance import EnhanceParameters, enhance
+from workers.stages.enhance import EnhanceParameters, doubler_of, enhance
 from workers.stages.purify import PurifyParameters, purify
 from workers.stages.segment import SegmentParameters, segment
 
@@ -41,15 +41,18 @@ class Step:
     fed_by: dict[Stage, str]
     key: str
     support: SupportChoice | None = None
+    doubler: ServedModel | None = None
 
     @property
     def stated(self) -> dict[str, float | int | str | bool]:
-        """Its parameters for records and keys, including what the model is shown, if anything."""
-        return asdict(self.parameters) | told(self.support)
+        """Its parameters for records and keys, and what the model is shown, or has beside it, if anything."""
+        return asdict(self.parameters) | told(self.support, self.doubler)
 
 
-def told(support: SupportChoice | None) -> dict[str, str]:
-    """What records and keys say about a support."""
+def told(support: SupportChoice | None, doubler: ServedModel | None = None) -> dict[str, str]:
+    """What records and keys say about a support, or about a doubler; no stage has both."""
+    if doubler is not None:
+        return {"doubler": doubler.name, "doubler_sha256": doubler.sha256}
     if support is None:
         return {}
     stated = {"support": f"{support.name}@{support.version}", "support_sha256": support.sha256}
@@ -73,8 +76,9 @@ def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
         support = job.order.support if stage == Stage.SEGMENT else None
         if stage == Stage.SEGMENT:
             check(model, support)
-        key = stage_key(stage, model.used, asdict(parameters) | told(support), fed_by)
-        steps[stage] = Step(stage, model, parameters, fed_by, key, support)
+        doubler = doubler_of(model, client) if stage == Stage.ENHANCE else None
+        key = stage_key(stage, model.used, asdict(parameters) | told(support, doubler), fed_by)
+        steps[stage] = Step(stage, model, parameters, fed_by, key, support, doubler)
     return tuple(steps.values())
 
 
@@ -107,7 +111,9 @@ def run_step(
             made = {MASK: segmented.mask}
             return segmented.output, made if segmented.border is None else made | {BORDER: segmented.border}
         case EnhanceParameters() as parameters:
-            enhanced = enhance(pictures.clean, pictures.lesion, client, step.model, parameters)
+            enhanced = enhance(
+                pictures.clean, pictures.lesion, client, step.model, parameters, doubler=step.doubler
+            )
             pictures.enhanced = enhanced.image
             made = {} if enhanced.image is None else {ENHANCED: enhanced.image}
             return enhanced.output, made

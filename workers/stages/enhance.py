@@ -1,7 +1,8 @@
 """Enhancement: the lesion super-resolved over the untouched background (SkinSegmentSRGAN 3.4).
 
 No detail is ever lost: a crop that is large enough is kept as it is, and one that nearly is is enlarged without
-the network, which has hardly anything to add there.
+the network, which has hardly anything to add there. Where a model has a smaller one beside it, which enlarges less
+for less work, that is asked wherever it enlarges enough: the doubler.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import fit
 from dermbatch.images.lesion import Mask
+from dermbatch.models.contracts import DOUBLER
 from dermbatch.models.served import ServedModel
+from dermbatch.records.asked import ModelChoice
 from dermbatch.records.outcome import BoundingBox, EnhanceOutput
+from dermbatch.stages import Stage
 from workers.inference.protocol import Inference
 from workers.stages.tiling import super_resolve
 
@@ -54,6 +58,17 @@ class EnhanceParameters:
         )
 
 
+def doubler_of(model: ServedModel, client: Inference) -> ServedModel | None:
+    """The model beside an enhance model that enlarges less for less work, of the same version; none without one.
+
+    Raises:
+        InferenceUnavailable: If Triton does not answer.
+        ModelContractError: If the model names one that is missing or breaks the contract.
+    """
+    name = model.parameters.get(DOUBLER)
+    return client.model(Stage.ENHANCE, ModelChoice(name=name, version=model.version)) if name else None
+
+
 @dataclass(frozen=True)
 class Enhanced:
     """What enhancement gives.
@@ -68,7 +83,13 @@ class Enhanced:
 
 
 def enhance(
-    image: Image, mask: Mask, client: Inference, model: ServedModel, parameters: EnhanceParameters
+    image: Image,
+    mask: Mask,
+    client: Inference,
+    model: ServedModel,
+    parameters: EnhanceParameters,
+    *,
+    doubler: ServedModel | None = None,
 ) -> Enhanced:
     """Enhance the lesion of an image of any size.
 
@@ -78,6 +99,7 @@ def enhance(
         client: What runs the models.
         model: Serves the stage's contract.
         parameters: See there.
+        doubler: Serves the contract for crops that it enlarges enough; none: the model serves all.
 
     Raises:
         InferenceUnavailable: If Triton does not answer.
@@ -98,6 +120,8 @@ def enhance(
         output = EnhanceOutput(method="resampled", box=box, scale=scale, height=size[1], width=size[0])
         return Enhanced(_resampled(crop, size), output)
     alpha = feathered(lesion, parameters.feather)
+    if doubler is not None and scale <= doubler.number("scale", parameters.scale):
+        model, parameters = doubler, EnhanceParameters.of(doubler)
     detailed = super_resolve(
         image,
         box,
@@ -107,6 +131,7 @@ def enhance(
         scale=parameters.scale,
         tile=parameters.tile,
         overlap=parameters.overlap,
+        grid=int(model.number("grid", 1)),
         halvings=halvings(parameters.scale, scale),
     )
     return Enhanced(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.images.fitting import halved
+from dermbatch.models.contracts import SCALE
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import BoundingBox
 from workers.inference.protocol import Inference
@@ -19,7 +20,7 @@ from workers.inference.protocol import Inference
 Image = NDArray[np.uint8]
 
 _REACH = 2  # pixels of the source to which resampling what came out reaches
-_REQUEST = 1500  # pixels that are super-resolved on a processor in the time that one more request costs
+_REQUEST = 24_000  # pixels that come out of a processor in the time that one more request costs
 _THINNEST = 16  # pixels of a strip below which what it shares with neighbours outweighs it in any case
 
 
@@ -40,14 +41,25 @@ class TileSpan:
     last: int
 
 
-def around(first: int, last: int, limit: int, overlap: int) -> TileSpan:
-    """A tile that takes ``first <= i < last`` and reaches half an overlap beyond, as far as the image does."""
+def around(first: int, last: int, limit: int, overlap: int, grid: int = 1) -> TileSpan:
+    """A tile that takes ``first <= i < last`` and reaches half an overlap beyond, as far as the image does.
+
+    It begins at a multiple of the grid, which may be a little before.
+    """
     start = max(0, first - overlap // 2)
+    start -= start % grid
     return TileSpan(start, min(limit, last + overlap // 2) - start, first, last)
 
 
 def strips(
-    needed: NDArray[np.bool_], box: BoundingBox, limits: tuple[int, int], tile: int, overlap: int
+    needed: NDArray[np.bool_],
+    box: BoundingBox,
+    limits: tuple[int, int],
+    tile: int,
+    overlap: int,
+    *,
+    scale: int = SCALE,
+    grid: int = 1,
 ) -> Iterator[tuple[TileSpan, TileSpan]]:
     """Cover what is needed with strips of rows, each as wide as needed; distant parts get separate strips.
 
@@ -60,6 +72,8 @@ def strips(
         limits: Height and width of the image.
         tile: Most rows of a strip, with what it shares.
         overlap: Pixels that neighbouring strips share.
+        scale: How many times larger they come out, on each side: the fewer, the less a pixel costs.
+        grid: They begin at multiples of so many pixels of the image.
 
     Yields:
         Rows and columns of each, in pixels of the image.
@@ -69,17 +83,18 @@ def strips(
     if not len(rows):
         return
     near = near[rows[0] : rows[-1] + 1]
-    cuts = _cuts(near, min(overlap, tile // 2), tile)
+    tile -= grid - 1
+    cuts = _cuts(near, min(overlap, tile // 2), tile, _REQUEST // scale**2)
     for top, bottom in itertools.pairwise(cuts):
         for left, right in _runs(near[top:bottom].any(axis=0), overlap):
             yield (
-                around(box.top + rows[0] + top, box.top + rows[0] + bottom, limits[0], overlap),
-                around(box.left + left, box.left + right, limits[1], overlap),
+                around(box.top + rows[0] + top, box.top + rows[0] + bottom, limits[0], overlap, grid),
+                around(box.left + left, box.left + right, limits[1], overlap, grid),
             )
 
 
-def _cuts(near: NDArray[np.bool_], overlap: int, tile: int) -> list[int]:
-    """First rows of the cheapest strips, and the end of the last."""
+def _cuts(near: NDArray[np.bool_], overlap: int, tile: int, request: int) -> list[int]:
+    """First rows of the cheapest strips, and the end of the last; a request costs as much as so many pixels."""
     height, width = near.shape
     lefts = np.where(near.any(axis=1), near.argmax(axis=1), width)
     rights = np.where(near.any(axis=1), width - near[:, ::-1].argmax(axis=1), 0)
@@ -88,7 +103,7 @@ def _cuts(near: NDArray[np.bool_], overlap: int, tile: int) -> list[int]:
     for count in range(fewest, max(fewest, height // _THINNEST) + 1):
         cuts = [round(n * height / count) for n in range(count + 1)]
         wide = np.maximum.reduceat(rights, cuts[:-1]) - np.minimum.reduceat(lefts, cuts[:-1])
-        cost = float(((np.diff(cuts) + overlap) * (np.maximum(wide, 0) + overlap) + _REQUEST).sum())
+        cost = float(((np.diff(cuts) + overlap) * (np.maximum(wide, 0) + overlap) + request).sum())
         if cost < cheapest:
             best, cheapest = cuts, cost
     return best
@@ -104,7 +119,7 @@ def _runs(needed: NDArray[np.bool_], gap: int) -> Iterator[tuple[int, int]]:
         yield int(where[first]), int(where[last - 1]) + 1
 
 
-def spans(begin: int, end: int, limit: int, tile: int, overlap: int) -> list[TileSpan]:
+def spans(begin: int, end: int, limit: int, tile: int, overlap: int, grid: int = 1) -> list[TileSpan]:
     """Cover ``begin <= i < end`` by tiles, evenly spaced and within the image as far as they can be.
 
     Tiles may reach outside what is to be covered: what the image has there is better than padding. Between
@@ -116,7 +131,15 @@ def spans(begin: int, end: int, limit: int, tile: int, overlap: int) -> list[Til
         limit: The image's size along the axis.
         tile: The tile's size; may exceed the image's.
         overlap: Least number of pixels that neighbours share.
+        grid: Tiles begin at multiples of so many pixels; their size is one, too.
     """
+    if grid > 1:
+        half = -(-(overlap // 2) // grid)
+        coarse = spans(begin // grid, -(-end // grid), -(-limit // grid), tile // grid, 2 * half)
+        return [
+            TileSpan(grid * one.start, tile, max(begin, grid * one.first), min(end, grid * one.last))
+            for one in coarse
+        ]
     length, overlap = end - begin, min(overlap, tile // 2)
     count = 1 if length <= tile else math.ceil((length - overlap) / (tile - overlap))
     if count == 1:
@@ -141,6 +164,7 @@ def super_resolve(
     scale: int,
     tile: int,
     overlap: int,
+    grid: int = 1,
     halvings: int = 0,
 ) -> Image:
     """Super-resolve the part of an image in a box.
@@ -154,12 +178,13 @@ def super_resolve(
         scale: The model's scale.
         tile: Most rows of a strip where the model takes any size.
         overlap: Pixels that neighbours share.
+        grid: Multiples of so many pixels at which strips and tiles must begin.
         halvings: How often to halve the outcome; ``scale`` must be a multiple of two to that.
 
     Returns:
         [n h, n w, 3] uint8 RGB, n being ``scale / 2 ** halvings``.
     """
-    places = list(_places(image, box, needed, model, tile, overlap))
+    places = list(_places(image, box, needed, model, scale=scale, tile=tile, overlap=overlap, grid=grid))
     answers = client.infer_many(
         model, [{"IMAGE": _cut(image, row, column)} for row, column in places], ("ENHANCED",)
     )
@@ -176,15 +201,23 @@ def super_resolve(
 
 
 def _places(
-    image: Image, box: BoundingBox, needed: NDArray[np.bool_], model: ServedModel, tile: int, overlap: int
+    image: Image,
+    box: BoundingBox,
+    needed: NDArray[np.bool_],
+    model: ServedModel,
+    *,
+    scale: int,
+    tile: int,
+    overlap: int,
+    grid: int,
 ) -> Iterator[tuple[TileSpan, TileSpan]]:
     height, width = image.shape[:2]
     tall, wide = model.image_size
     if tall <= 0 or wide <= 0:
-        yield from strips(needed, box, (height, width), tile, overlap)
+        yield from strips(needed, box, (height, width), tile, overlap, scale=scale, grid=grid)
         return
-    for row in spans(box.top, box.bottom, height, tall, overlap):
-        for column in spans(box.left, box.right, width, wide, overlap):
+    for row in spans(box.top, box.bottom, height, tall, overlap, grid):
+        for column in spans(box.left, box.right, width, wide, overlap, grid):
             if _any_near(needed, box, row, column):
                 yield row, column
 

@@ -6,7 +6,7 @@ is made before training, and training draws from it, turning and mirroring them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dermbatch.errors import UsageError
 from lesionnets.data.batches.patches import SHARES, to_tensor
-from lesionnets.data.degradations import SCALE, Image, degrade
+from lesionnets.data.degradations import SCALE, Degradation, Image, degrade
 
 LEAST_DETAIL = 0.32
 """Half of the patches come from a picture that was reduced to between this share and all of its size: other
@@ -23,7 +23,7 @@ dermatoscopes, and pictures of fewer pixels, show more detail a pixel."""
 
 
 class PooledPatches:
-    """Batches of float tensors in 0 to 1: [N, 3, patch, patch] and [N, 3, 4 patch, 4 patch].
+    """Batches of float tensors in 0 to 1: [N, 3, patch, patch] and [N, 3, scale patch, scale patch].
 
     Args:
         images: RGB uint8 [H, W, 3]; those that are smaller than a patch are skipped. They are read once.
@@ -32,25 +32,34 @@ class PooledPatches:
         batch_size: Pairs in a batch.
         steps: Batches in an epoch.
         seed: Seed of the pool.
+        scale: Sides of the originals over those of the small patches.
+        shares: How often patches are degraded in each way; they sum to 1.
 
     Raises:
         UsageError: If no image is large enough.
     """
 
     def __init__(
-        self, images: Iterable[Image], *, patch: int, each: int, batch_size: int, steps: int, seed: int
+        self,
+        images: Iterable[Image],
+        *,
+        patch: int,
+        each: int,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        scale: int = SCALE,
+        shares: Mapping[Degradation, float] = SHARES,
     ) -> None:
-        random = np.random.default_rng(seed)
+        random, side = np.random.default_rng(seed), patch * scale
         pairs = [
-            _pair(image, patch * SCALE, random)
+            _pair(image, side, scale, shares, random)
             for image in images
-            if min(image.shape[:2]) >= patch * SCALE
+            if min(image.shape[:2]) >= side
             for _ in range(each)
         ]
         if not pairs:
-            raise UsageError(
-                f"no training image measures {patch * SCALE} pixels on both sides; give larger images"
-            )
+            raise UsageError(f"no training image measures {side} pixels on both sides; give larger images")
         self._small, self._truth = (np.stack(part) for part in zip(*pairs, strict=True))
         self._batch_size, self._steps = batch_size, steps
 
@@ -70,7 +79,9 @@ def _turned(images: Image, turns: int, mirrored: bool) -> Image:
     return np.ascontiguousarray(turned[:, :, ::-1] if mirrored else turned)
 
 
-def _pair(image: Image, side: int, random: np.random.Generator) -> tuple[Image, Image]:
+def _pair(
+    image: Image, side: int, scale: int, shares: Mapping[Degradation, float], random: np.random.Generator
+) -> tuple[Image, Image]:
     share = LEAST_DETAIL ** random.random() if random.random() < 0.5 else 1.0
     window = min(round(side / share), *image.shape[:2])
     # Lesions lie in the middle: most patches do.
@@ -80,5 +91,5 @@ def _pair(image: Image, side: int, random: np.random.Generator) -> tuple[Image, 
     if window != side:
         reduced = PillowImage.fromarray(truth).resize((side, side), PillowImage.Resampling.BICUBIC)
         truth = np.asarray(reduced, dtype=np.uint8)
-    how = list(SHARES)[random.choice(len(SHARES), p=list(SHARES.values()))]
-    return degrade(truth, how, random), truth
+    how = list(shares)[random.choice(len(shares), p=list(shares.values()))]
+    return degrade(truth, how, random, scale=scale), truth

@@ -11,11 +11,17 @@ SCALE = 4
 
 
 class Enhancer(nn.Module, ABC):
-    """A network that makes a picture four times as large on each side.
+    """A network that makes a picture several times as large on each side, four times if it does not say.
 
     Shape:
-        image float [N, 3, H, W], 0 to 1 -> float [N, 3, 4 H, 4 W], about 0 to 1.
+        image float [N, 3, H, W], 0 to 1 -> float [N, 3, scale H, scale W], about 0 to 1.
     """
+
+    scale = SCALE
+    """Output over input resolution."""
+
+    grid = 1
+    """Tiles must begin at multiples of so many pixels, to be seamless."""
 
     @property
     @abstractmethod

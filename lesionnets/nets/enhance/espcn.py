@@ -26,14 +26,20 @@ def bicubic_phases(scale: int = SCALE) -> Tensor:
     Returns:
         Float32 [scale * scale, 1, 5, 5]: one kernel for each sub-pixel, row-major; every kernel sums to 1.
     """
+    line = bicubic_line(scale)
+    kernels = torch.einsum("ai,bj->abij", line, line)
+    return kernels.reshape(scale * scale, 1, _TAPS, _TAPS).float()
+
+
+def bicubic_line(scale: int) -> Tensor:
+    """Weights of bicubic interpolation along one axis: float64 [scale, 5], for each part of a pixel in order."""
     centre = _TAPS // 2
     line = torch.zeros(scale, _TAPS, dtype=torch.float64)
     for phase in range(scale):
         offset = (phase + 0.5) / scale - 0.5
         for tap in range(_TAPS):
             line[phase, tap] = _keys(abs(tap - centre - offset))
-    kernels = torch.einsum("ai,bj->abij", line, line)
-    return kernels.reshape(scale * scale, 1, _TAPS, _TAPS).float()
+    return line
 
 
 def _keys(distance: float) -> float:

@@ -10,7 +10,7 @@ learns to be computed in bytes, as its variant is that ships (:mod:`lesionnets.n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lesionnets.data.batches.lesion_crops import load_lesion_crops
-from lesionnets.data.batches.patches import to_tensor
+from lesionnets.data.batches.patches import SHARES, to_tensor
 from lesionnets.data.batches.pooled_patches import PooledPatches
 from lesionnets.data.degradations import SCALE, Degradation
 from lesionnets.data.sources.folds import COPIES
@@ -61,7 +61,7 @@ def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def enhance(model: nn.Module, image: Image) -> Image:
-    """Run the network as it will be served: uint8 [h, w, 3] to uint8 [4h, 4w, 3], in float32."""
+    """Run the network as it will be served: uint8 [h, w, 3] to uint8, as many times larger as it makes it."""
     where = next(model.parameters()).device
     with torch.inference_mode(), torch.autocast(where.type, enabled=False):
         out = model(to_tensor(np.array(image[None])).to(where))[0]
@@ -72,8 +72,8 @@ def enhance(model: nn.Module, image: Image) -> Image:
 class PsnrValidation:
     """PSNR of degraded and enhanced lesion regions, and how much that is above bicubic interpolation, in dB."""
 
-    def __init__(self, crops: Sequence[Image]) -> None:
-        self._crops = crops
+    def __init__(self, crops: Sequence[Image], scale: int = SCALE) -> None:
+        self._crops, self._scale = crops, scale
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """See the class; ``psnr_gain`` is that of plain reduction, ``score`` the mean of the four gains."""
@@ -81,7 +81,9 @@ class PsnrValidation:
         gains = []
         for how in Degradation:
             suffix = "" if how is Degradation.PLAIN else f"_{how}"
-            found = measure(lambda image: enhance(model, image), self._crops, how=how, similarity=False)
+            found = measure(
+                lambda image: enhance(model, image), self._crops, how=how, scale=self._scale, similarity=False
+            )
             for name, value in (("psnr", found["psnr"]), ("psnr_gain", found["gain"])):
                 key = name + suffix
                 figures |= {key: value.mean, f"{key}_low": value.low, f"{key}_high": value.high}
@@ -125,28 +127,69 @@ def train_on_pool(model: nn.Module, run: TrainingRun, options: RecipeOptions, *,
     Raises:
         UsageError: If the data folder or its parts are missing.
     """
+    return fit_on(drawn(options), model, run, options, rate=rate)
+
+
+def drawn(
+    options: RecipeOptions,
+    *,
+    patch: int = PATCH,
+    scale: int = SCALE,
+    shares: Mapping[Degradation, float] = SHARES,
+) -> PooledPatches:
+    """Pairs of patches of ``DATA/train``.
+
+    Args:
+        options: Of the recipe.
+        patch: Side of the small ones in pixels.
+        scale: How many times larger the others are.
+        shares: How often they are degraded in each way.
+
+    Raises:
+        UsageError: If the data folder or its parts are missing.
+    """
     data, smoke = options.data_folder(), options.smoke
     found = find_samples(data / "train" / "images")
     training = [sample for sample in found if sample.image_id not in COPIES]
-    patches = PooledPatches(
+    return PooledPatches(
         (read_image(sample.image) for sample in (training[:4] if smoke else training)),
-        patch=8 if smoke else PATCH,
+        patch=8 if smoke else patch,
         each=2 if smoke else EACH,
         batch_size=4 if smoke else BATCH,
         steps=2 if smoke else STEPS,
         seed=options.seed,
+        scale=scale,
+        shares=shares,
     )
+
+
+def fit_on(
+    patches: PooledPatches,
+    model: nn.Module,
+    run: TrainingRun,
+    options: RecipeOptions,
+    *,
+    rate: float,
+    scale: int = SCALE,
+    validate_every: int = 6,
+) -> Path:
+    """Train a network that enlarges ``scale`` times on pairs of patches; returns the best checkpoint.
+
+    Raises:
+        UsageError: If parts of the data folder are missing.
+    """
+    data, smoke = options.data_folder(), options.smoke
     held_out = find_samples(data / "val" / "images", data / "val" / "masks")
     crops = load_lesion_crops(held_out, limit=4 if smoke else None, least=16 if smoke else 64)
     trained = fit(
         model,
         loss_step,
         patches,
-        PsnrValidation(crops),
+        PsnrValidation(crops, scale),
         run=run,
         optimiser=torch.optim.Adam(model.parameters(), lr=rate),
         **options.limits(MINUTES, PATIENCE),
-        validate_every=6,
+        validate_every=validate_every,
         ema_decay=0.998,
         clip_norm=30.0,  # the logarithm's gradients are those of an error of some ten-thousandths
     )
