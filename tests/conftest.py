@@ -68,6 +68,11 @@ def _place(item: pytest.Item) -> tuple[int, bool]:
     return LONGEST.index(path) if path in LONGEST else len(LONGEST), path.startswith("unit/")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: a compressed file may differ from process to process, and names may not."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the modules that take longest first; within a module nothing moves."""

@@ -279,7 +279,7 @@ def test_drawn_cases_differ_from_their_clean_image_only_where_they_say(kind: str
     assert not np.array_equal(cases[0].mask, cases[1].mask)
     assert np.array_equal(cases[0].covered, purifying.drawn_cases(images[:1], kind, seed=4)[0].covered)
     with pytest.raises(UsageError, match="'moss' cannot be drawn over images; choose from hair, ruler, ink"):
-        purifying.drawn_cases(images, "moss")
+        purifying.drawn_kinds(["hair", "moss"])
 
 
 def test_the_share_left_is_of_the_means() -> None:
