@@ -19,7 +19,6 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -30,6 +29,7 @@ import numpy.typing as npt
 
 from dermbatch.audit import Audit
 from dermbatch.errors import ObjectNotFound
+from dermbatch.images.formats.npy import read_array
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records.asked import Filters
 from dermbatch.records.outcome import FailureRecord, ResultRecord
@@ -205,9 +205,9 @@ class Client:
         """
         body = self.artifact(result, name)
         picture: npt.NDArray[Any] | None = None
-        with suppress(ValueError, EOFError, cv2.error):
+        with suppress(ValueError, cv2.error):
             if name.endswith(".npy"):
-                return np.asarray(np.load(BytesIO(body), allow_pickle=False))
+                return read_array(body)
             picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
         if picture is None:
             raise ObjectNotFound(

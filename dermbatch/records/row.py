@@ -12,13 +12,13 @@ import hmac
 import json
 import math
 from datetime import datetime
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import SecretStr
 
+from dermbatch.images.formats.npy import read_array
 from dermbatch.records.outcome import (
     ClassifyOutput,
     EnhanceOutput,
@@ -237,6 +237,6 @@ def embedding(stage: StageRecord) -> npt.NDArray[np.float32] | None:
     if body is None:
         return None
     try:
-        return np.asarray(np.load(BytesIO(body), allow_pickle=False), np.float32).reshape(-1)
-    except (ValueError, EOFError, OSError):
+        return np.asarray(read_array(body), np.float32).reshape(-1)
+    except ValueError:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError, UsageError
 from dermbatch.models.configuration import read_config
+from dermbatch.models.contracts import DOUBLER
 from dermbatch.models.modelfile import path_of, session, whole_file
 from dermbatch.models.repository import (
     default_model_repository,
@@ -52,25 +53,29 @@ class Offer:
         where: Where they are, for messages: a Triton's address or a repository's folder.
         models: The models; none if they are not known, so that nothing is refused.
         shown: Those that have to be shown a support; none if not known.
-        look: Raises ``ModelContractError`` if a model breaks a stage's contract; none if nobody can look.
+        look: What a model states, none if that is not known; raises ``ModelContractError`` if it breaks a stage's
+            contract. None if nobody can look.
     """
 
     where: str
     models: Served | None
     shown: frozenset[str] | None = None
-    look: Callable[[Stage, ModelChoice], object] | None = None
+    look: Callable[[Stage, ModelChoice], ServedModel | None] | None = None
 
     @classmethod
     def of_repository(cls, repository: Path, engine: Engine) -> Offer:
         """What a repository offers an engine that reads it."""
 
-        def look(stage: Stage, choice: ModelChoice) -> None:
+        def look(stage: Stage, choice: ModelChoice) -> ServedModel | None:
             if choice.name == DEFAULT_MODELS[stage].name and repository == default_model_repository():
-                return  # what ships keeps its contract, and is not worth the time
+                return None  # what ships keeps its contract, and is not worth the time
             config = read_config(repository / choice.name)
             # Triton may complete a configuration that leaves tensors out, once it has read the model's file.
-            if engine is Engine.ONNXRUNTIME or (config.input and config.output):
-                _look_at_file(repository, describe(stage, choice.version or "", config), config, engine)
+            if engine is not Engine.ONNXRUNTIME and not (config.input and config.output):
+                return None
+            model = describe(stage, choice.version or "", config)
+            _look_at_file(repository, model, config, engine)
+            return model
 
         shown = shown_supports(repository)
         if engine is Engine.TRITON:
@@ -89,10 +94,10 @@ class Offer:
             repository = settings.inference.repository or default_model_repository()
             return cls.of_repository(repository, Engine.ONNXRUNTIME)
 
-        def look(stage: Stage, choice: ModelChoice) -> None:
+        def look(stage: Stage, choice: ModelChoice) -> ServedModel | None:
             triton = Triton(settings.triton)
             try:
-                triton.model(stage, choice)
+                return triton.model(stage, choice)
             finally:
                 triton.close()
 
@@ -128,11 +133,22 @@ class Offer:
         if self.look is None:
             return
         try:
-            self.look(stage, choice)
+            model = self.look(stage, choice)
         except ModelContractError as error:
             raise UsageError(f"{stage}: {error}") from error
         except InferenceUnavailable:
             return  # a model that is being loaded may well keep it
+        if model is not None and (doubler := model.parameters.get(DOUBLER)):
+            self._has_doubler(stage, model, doubler)
+
+    def _has_doubler(self, stage: Stage, model: ServedModel, name: str) -> None:
+        """Refuse an enhance model whose doubler is missing: all lesions that it is for would fail."""
+        if self.models is not None and model.version not in self.models.get(name, ()):
+            raise UsageError(
+                f"{stage}: {model.name} needs version {model.version} of its doubler {name}, which is not in "
+                f"{self.where}; put it there, or remove the parameter {DOUBLER!r} from {model.name}"
+            )
+        self._keeps_contract(stage, ModelChoice(name=name, version=model.version))
 
 
 def _look_at_file(repository: Path, model: ServedModel, config: Any, engine: Engine) -> None:

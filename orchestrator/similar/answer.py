@@ -7,7 +7,6 @@ probabilities, and are shown beside them, never instead.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, PermanentError, UsageError
+from dermbatch.images.formats.npy import read_array
 from dermbatch.records.outcome import ClassifyOutput, ModelUsed, ResultRecord, SegmentOutput
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -245,8 +245,8 @@ def embedding_of(record: ResultRecord) -> tuple[ModelUsed, npt.NDArray[np.float3
 
 def _vector(body: bytes | None) -> npt.NDArray[np.float32]:
     try:
-        found = np.asarray(np.load(io.BytesIO(body or b""), allow_pickle=False), np.float32).ravel()
-    except (ValueError, EOFError) as error:
+        found = np.asarray(read_array(body or b""), np.float32).ravel()
+    except ValueError as error:
         raise PermanentError("the image's record has no embedding", reason="no_embedding") from error
     length = float(np.linalg.norm(found))
     if not np.isfinite(length) or length == 0:

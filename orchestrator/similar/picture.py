@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import ArtifactDamaged, ObjectNotFound
 from dermbatch.images.fitting import tile_size
+from dermbatch.images.formats.npy import read_array
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -44,8 +43,8 @@ def look_of(store: ObjectStore, record: ResultRecord) -> Patterns | None:
 
 def _given(store: ObjectStore, record: ResultRecord) -> Patterns | None:
     try:
-        placed = np.load(io.BytesIO(read_artifact(store, record, _PATTERNS)), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        placed = read_array(read_artifact(store, record, _PATTERNS))
+    except ValueError as error:
         raise ArtifactDamaged("a file of a record holds no patterns") from error
     if placed.ndim != 3 or placed.dtype.kind != "f":
         raise ArtifactDamaged("a file of a record holds no patterns")

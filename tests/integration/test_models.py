@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from dermbatch.errors import InferenceUnavailable, UsageError
-from dermbatch.models.repository import served_models
+from dermbatch.models.repository import default_model_repository, served_models
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import Engine, Settings, TritonSettings
 from dermbatch.stages import Stage
@@ -151,3 +151,17 @@ def test_only_numbers_are_versions(tiny_repository, tmp_path):
     for name in ("\u00b2", "\u0663", "backup", "1.old"):
         (repository / "segment_tiny" / name).mkdir()
     assert served_models(repository)["segment_tiny"] == ["1", "2"]
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_an_enhance_model_without_its_doubler_is_refused_before_anything_is_planned(engine, tmp_path):
+    shipped, asked = default_model_repository(), {Stage.ENHANCE: ModelChoice(name="enhance_espcn_int8")}
+    for name in ("enhance_espcn_int8", "enhance_double_int8"):
+        shutil.copytree(shipped / name, tmp_path / name)
+    assert Offer.of_repository(tmp_path, engine).check(asked)[Stage.ENHANCE].version == "1"
+    (tmp_path / "enhance_double_int8/1/model.onnx").write_bytes(b"another file")
+    with pytest.raises(UsageError, match="enhance: model enhance_double_int8 version 1 has a file whose digest"):
+        Offer.of_repository(tmp_path, engine).check(asked)
+    shutil.rmtree(tmp_path / "enhance_double_int8")
+    with pytest.raises(UsageError, match="needs version 1 of its doubler enhance_double_int8, which is not in"):
+        Offer.of_repository(tmp_path, engine).check(asked)

@@ -337,6 +337,13 @@ CASES = {
         sides=((16, 16), (7, 9)),
         paper=64,
     ),
+    "doubler.Doubler": Case(
+        9 * 12 * 32 + 32 + 3 * 2 * (9 * 32 * 32 + 32) + 9 * 32 * 48 + 48,
+        like(3, 2),
+        small={"channels": 4, "blocks": 1},
+        sides=((16, 16), (6, 10)),
+        paper=64,
+    ),
     # Stem on 12 channels, a convolution a level, three that widen, three up (with biases), three that merge, head.
     "purifier.Purifier": Case(
         9 * (12 * 16 + 16**2 + 32**2 + 64**2 + 96**2 + 16 * 32 + 32 * 64 + 64 * 96)

@@ -161,6 +161,7 @@ def documented() -> dict[str, list[str]]:
 
 
 PLAIN = {
+    "doubler.Doubler",
     "efficient_lite.EfficientLite",
     "espcn.Espcn",
     "lite.LiteClassifier",

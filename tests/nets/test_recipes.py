@@ -280,7 +280,7 @@ def asked(
         trunk = mb_dcnn if name.startswith("mb_dcnn") else segmenter_training
         if name.startswith("generate"):
             trunk = generate_dcgan
-        if name == "enhance_plain":
+        if name in ("enhance_plain", "enhance_double"):
             trunk = enhance_espcn
         if name == "generate_dcgan":
             options["diagnosis"] = "melanoma"
