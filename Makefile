@@ -154,7 +154,7 @@ THREADS := 1
 TRAIN :=
 RECIPES := purify_unet segment_lite enhance_double enhance_espcn classify_lite
 TRAINED := $(addprefix trained-,$(RECIPES))
-models: $(TRAINED)  ## train the four default models again, into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
+models: $(TRAINED)  ## train all default models again, into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
 	$(BIN)/lesionnets usual $(MODELS)/classify_lite/best.pt --images $(DATA)/train/images --held-out $(DATA)/val/images
 	$(foreach recipe,$(RECIPES),$(call exported,$(recipe)))
 	rm -rf $(MODELS)/repository/*_int8  # those of weights that were trained on since
