@@ -29,10 +29,10 @@ import numpy.typing as npt
 
 from dermbatch.audit import Audit
 from dermbatch.errors import ObjectNotFound
-from dermbatch.images.formats.npy import read_array
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records.asked import Filters
 from dermbatch.records.outcome import FailureRecord, ResultRecord
+from dermbatch.records.row import read_array
 from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore

@@ -11,14 +11,15 @@ import hashlib
 import hmac
 import json
 import math
+import threading
 from datetime import datetime
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import SecretStr
 
-from dermbatch.images.formats.npy import read_array
 from dermbatch.records.outcome import (
     ClassifyOutput,
     EnhanceOutput,
@@ -229,6 +230,27 @@ def _of_lesion(lesion: LesionGeometry) -> Row:
         if values is not None:
             row |= {f"{what}_{channel}": value for channel, value in zip("rgb", values, strict=True)}
     return row | {"colours": colour.colours}
+
+
+# NumPy has Python parse the header, and Python 3.11 now and then fails to parse in two threads at once ("AST
+# constructor recursion depth mismatch", https://github.com/python/cpython/issues/106905).
+_parsing = threading.Lock()
+
+
+def read_array(body: bytes) -> npt.NDArray[Any]:
+    """The array of a .npy file, such as a record names or holds; arrays of Python objects are refused.
+
+    Raises:
+        ValueError: If it is damaged or no such file.
+    """
+    try:
+        with _parsing:
+            array = np.load(BytesIO(body), allow_pickle=False)
+    except (EOFError, OSError) as error:
+        raise ValueError("not a readable .npy file") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError("an archive of arrays, not a .npy file")  # noqa: TRY004 - as for all else that is none
+    return array
 
 
 def embedding(stage: StageRecord) -> npt.NDArray[np.float32] | None:

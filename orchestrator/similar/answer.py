@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, PermanentError, UsageError
-from dermbatch.images.formats.npy import read_array
 from dermbatch.records.outcome import ClassifyOutput, ModelUsed, ResultRecord, SegmentOutput
+from dermbatch.records.row import read_array
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from dermbatch.errors import ArtifactDamaged, ObjectNotFound
 from dermbatch.images.fitting import tile_size
-from dermbatch.images.formats.npy import read_array
 from dermbatch.records.outcome import ResultRecord
+from dermbatch.records.row import read_array
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import read_artifact

@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from dermbatch.images.formats.npy import read_array
+from dermbatch.records.row import read_array
 
 
 def written(array, *, pickled=False):
