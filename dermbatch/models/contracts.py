@@ -30,7 +30,7 @@ from typing import Literal
 
 from dermbatch.stages import Stage
 
-NUMBERS = ("threshold", "long_side", "scale", "tile", "overlap", "lesions")
+NUMBERS = ("threshold", "long_side", "scale", "tile", "overlap", "grid", "lesions")
 """Parameters that are numbers, if a model states them."""
 
 DATA_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}

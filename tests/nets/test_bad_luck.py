@@ -196,6 +196,17 @@ def test_figures_of_another_form_are_refused(told: str, tmp_path: Path, refused:
     assert "is not what" in refused("export", tmp_path / "best.pt", "--figures", tmp_path / "figures.json")
 
 
+def classifying(isic_folder: Path, folder: Path) -> tuple[str | Path, ...]:
+    return (
+        "evaluate",
+        "classify",
+        "--images",
+        isic_folder / "val" / "images",
+        "--labels",
+        folder / "labels.csv",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -207,29 +218,15 @@ def test_labels_are_told_what_they_lack(
     text: str, told: str, isic_folder: Path, tmp_path: Path, refused: Refused
 ) -> None:
     (tmp_path / "labels.csv").write_text(text)
-    words = (
-        "evaluate",
-        "classify",
-        "--images",
-        isic_folder / "val" / "images",
-        "--labels",
-        tmp_path / "labels.csv",
-    )
     with pytest.raises(AssertionError, match=told):
-        raise AssertionError(refused(*words))
+        raise AssertionError(refused(*classifying(isic_folder, tmp_path)))
 
 
 def test_labels_that_name_files_are_told_that_they_do(isic_folder: Path, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "labels.csv").write_text("image_id,diagnosis\nPH_val_0.jpg,nevus\nPH_val_1.jpg,melanoma\n")
-    words = (
-        "evaluate",
-        "classify",
-        "--images",
-        isic_folder / "val" / "images",
-        "--labels",
-        tmp_path / "labels.csv",
+    assert "images are called PH_val_0, ..., the labels have PH_val_0.jpg, ..." in refused(
+        *classifying(isic_folder, tmp_path)
     )
-    assert "images are called PH_val_0, ..., the labels have PH_val_0.jpg, ..." in refused(*words)
 
 
 def test_a_full_disk_is_one_sentence(
